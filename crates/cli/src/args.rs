@@ -1,0 +1,363 @@
+//! The command line: verbs, options, and how they are described in `--help`. Owns the shape; each verb's file says
+//! what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit;
+
+const ABOUT: &str = "Turns prompts into a preference-optimised language model, and shows the evidence.";
+
+const LONG_ABOUT: &str = "\
+Turns prompts into a preference-optimised language model, and shows the evidence.
+
+A pipeline file declares stages; each reads tables and models and makes others. What was made from the same inputs
+and parameters is never made twice: change a line, run again, and only what that line touches runs.
+
+Every verb takes the pipeline file as its first word (a word that ends in .yaml or .yml) or with -p. Without one it is
+the file of the last run in the store, or else the only file in pipelines/. Paths inside the file are relative to the
+project folder.";
+
+fn after_long_help() -> String {
+    format!(
+        "Exit codes:\n{}\nEnvironment:\n  NO_COLOR        turns colours off\n  SLUICE_LOG      what to log, as in \
+         `debug` or `sluice=trace`; -v and -vv are shorter\n  SLUICE_COMMAND  how this program is called in the \
+         commands it suggests, as in `just sluice`\n",
+        exit::table()
+    )
+}
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = after_long_help())]
+#[command(arg_required_else_help = true, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every verb")]
+pub struct Global {
+    /// The pipeline file
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
+    /// The folder that paths in the pipeline file are relative to [default: the current folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+    /// The folder of results [default: .sluice in the project folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// The profile of the pipeline file [default: its first]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Put a value into the pipeline file, as in `--set params.seed=1`; may be repeated
+    #[arg(long, global = true, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// What models run on
+    #[arg(long, global = true, value_enum, default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no summary, only faults
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// When to colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
+    /// Progress for people, or one JSON object a line; both to stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// What models run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceChoice {
+    /// The best there is
+    Auto,
+    /// The processor
+    Cpu,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal
+    Auto,
+    Always,
+    Never,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Bring the pipeline, or the named stages and what they need, up to date
+    Run(Run),
+    /// Say what a run would do, and why
+    Plan(Plan),
+    /// Say which results are there, one line a stage
+    Status(Only),
+    /// Say why a stage ran or would run: every value that changed, and where it stands
+    Why(OfStage),
+    /// Draw the stages and what they read
+    Dag(Dag),
+    /// Show what a stage made: columns, rows, digest, files
+    Show(Show),
+    /// Ask a question over the tables of the pipeline
+    Sql(Sql),
+    /// Find every fault of a pipeline file
+    Check(Only),
+    /// Answer prompts with any model folder
+    Generate(Generate),
+    /// Score conversations with a reward model folder
+    Score(Score),
+    /// Log-probabilities of chosen and rejected answers under a model, and the SimPO loss
+    Logprobs(Logprobs),
+    /// Look into a model folder
+    #[command(subcommand)]
+    Model(Model),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `run [FILE] [STAGE]...`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The pipeline file, then the stages to bring up to date [default: all]
+    #[arg(value_name = "FILE|STAGE")]
+    pub words: Vec<String>,
+    /// Run the named stages (or all) even where a result is there
+    #[arg(long)]
+    pub force: bool,
+    /// Go on with stages that do not need a failed one
+    #[arg(long)]
+    pub keep_going: bool,
+}
+
+/// `plan [FILE] [STAGE]...`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The pipeline file
+    #[arg(value_name = "FILE")]
+    pub words: Vec<String>,
+    /// End with 10 when there is work to do
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// A verb over a whole pipeline.
+#[derive(Debug, Args)]
+pub struct Only {
+    /// The pipeline file
+    #[arg(value_name = "FILE", num_args = 0..=1)]
+    pub words: Vec<String>,
+}
+
+/// `why [FILE] STAGE`
+#[derive(Debug, Args)]
+pub struct OfStage {
+    /// The pipeline file, if it is not the usual one, and the stage
+    #[arg(value_name = "STAGE", required = true, num_args = 1..=2)]
+    pub words: Vec<String>,
+}
+
+/// `dag [FILE]`
+#[derive(Debug, Args)]
+pub struct Dag {
+    /// The pipeline file
+    #[arg(value_name = "FILE", num_args = 0..=1)]
+    pub words: Vec<String>,
+    #[arg(long, value_enum, default_value_t = DagFormat::Tree)]
+    pub format: DagFormat,
+}
+
+/// The forms of a drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DagFormat {
+    Tree,
+    Mermaid,
+    Dot,
+}
+
+/// `show [FILE] STAGE`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The pipeline file, if it is not the usual one, and the stage, or one output of it as in `pairs.dropped`
+    #[arg(value_name = "STAGE", required = true, num_args = 1..=2)]
+    pub words: Vec<String>,
+    /// Rows to show of each table
+    #[arg(long, default_value_t = 5)]
+    pub rows: u64,
+}
+
+/// `sql [FILE] QUERY`
+#[derive(Debug, Args)]
+#[command(after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
+    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.")]
+pub struct Sql {
+    /// The pipeline file, if it is not the usual one, and the query
+    #[arg(value_name = "QUERY", required = true, num_args = 1..=2)]
+    pub words: Vec<String>,
+    /// How the answer is written [default: table, json with --json]
+    #[arg(long, value_enum)]
+    pub format: Option<AnswerFormat>,
+}
+
+/// The forms of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    Table,
+    Csv,
+    /// One array
+    Json,
+    /// One object a line
+    Jsonl,
+}
+
+/// `generate`
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["prompt", "input"])))]
+pub struct Generate {
+    /// The model folder, or hf://owner/name@revision
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    /// One user turn, put into the model's chat template
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Rows with one of: prompt (a user turn), messages, text (as it is), token_ids
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub input: Option<PathBuf>,
+    /// Always the likeliest token
+    #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "min_p"])]
+    pub greedy: bool,
+    /// Divides the logits; 0 is the same as --greedy [default: 1]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f64>,
+    /// Keep the likeliest tokens whose probabilities reach P
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f64>,
+    /// Keep the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Keep tokens at least P times as likely as the likeliest
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f64>,
+    /// Answers for each prompt
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub n: u32,
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    #[arg(long, value_name = "M", default_value_t = 256)]
+    pub max_new_tokens: u32,
+    /// Go on past the model's stop tokens, to the last token allowed
+    #[arg(long)]
+    pub ignore_stop: bool,
+}
+
+/// `score`
+#[derive(Debug, Args)]
+pub struct Score {
+    /// The reward model folder, or hf://owner/name@revision
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    /// Rows with `messages`
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub input: PathBuf,
+}
+
+/// `logprobs`
+#[derive(Debug, Args)]
+pub struct Logprobs {
+    /// The model folder, or hf://owner/name@revision
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    /// Rows with `chosen` and `rejected` as message lists, or `prompt`, `chosen` and `rejected` as texts
+    #[arg(long, value_name = "FILE.jsonl|.parquet")]
+    pub input: PathBuf,
+    /// Tokens of prompt and response together, at most
+    #[arg(long, value_name = "L", default_value_t = 2048)]
+    pub max_length: u32,
+    /// Tokens of the prompt that are kept when it has to be cut
+    #[arg(long, value_name = "P", default_value_t = 1800)]
+    pub max_prompt_length: u32,
+    /// How what is too long is cut
+    #[arg(long, value_enum, default_value_t = Truncation::Budget)]
+    pub truncation: Truncation,
+    /// Which end of a prompt is kept
+    #[arg(long, value_enum, default_value_t = PromptKeep::End)]
+    pub prompt_keep: PromptKeep,
+    /// Whether the opening of the assistant's turn counts as prompt or as response
+    #[arg(long, value_enum, default_value_t = ResponseHeader::Prompt)]
+    pub response_header: ResponseHeader,
+    /// SimPO's beta
+    #[arg(long, value_name = "B", default_value_t = 10.0)]
+    pub beta: f64,
+    /// SimPO's target margin over beta
+    #[arg(long, value_name = "G", default_value_t = 0.5)]
+    pub gamma_beta_ratio: f64,
+}
+
+/// How what is too long is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Truncation {
+    /// The response keeps what the prompt leaves over
+    Budget,
+    /// As the published trainer does it
+    Reference,
+}
+
+/// Which end of a prompt is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PromptKeep {
+    Start,
+    End,
+}
+
+/// What the opening of the assistant's turn belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResponseHeader {
+    Prompt,
+    Response,
+}
+
+/// `model ...`
+#[derive(Debug, Subcommand)]
+pub enum Model {
+    /// Architecture, parameters, memory, and what would be refused and why
+    Inspect {
+        /// The model folder, or hf://owner/name@revision
+        #[arg(value_name = "DIR")]
+        folder: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,194 @@
+//! The terminal's screen: one line a stage, redrawn as it changes and gone when the run is over.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use sluice_engine::{Event, StageInfo};
+use sluice_spec::StageName;
+
+use crate::progress::Watch;
+use crate::progress::meter::{Meter, Reading};
+use crate::render::quantity::{counted, seconds};
+use crate::render::{Ink, Paint};
+
+/// Characters of a bar.
+const BAR: usize = 24;
+/// Time between two drawings of a line, at least.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Watches on a terminal.
+pub struct Live {
+    paint: Paint,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The stages of the run. Their lines are drawn when the first one has something to do: a run with nothing to do
+    /// leaves the screen alone.
+    stages: Vec<StageInfo>,
+    hits: BTreeMap<StageName, Option<u64>>,
+    screen: Option<Screen>,
+}
+
+struct Screen {
+    lines: BTreeMap<StageName, Line>,
+    all: MultiProgress,
+}
+
+struct Line {
+    bar: ProgressBar,
+    meter: Option<Meter>,
+    drawn: Instant,
+}
+
+impl Live {
+    pub fn new(paint: Paint) -> Live {
+        Live { paint, state: Mutex::default() }
+    }
+
+    fn begin(&self, state: &mut State) {
+        let width = state.stages.iter().map(|stage| stage.name.as_str().len()).max().unwrap_or(0);
+        let all = MultiProgress::new();
+        let mut lines = BTreeMap::new();
+        for StageInfo { name, kind: _ } in &state.stages {
+            let bar = all.add(ProgressBar::new_spinner());
+            // The template is a constant, so it parses.
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {spinner} {wide_msg}") {
+                bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
+            }
+            bar.set_prefix(format!("{:width$}", name.as_str()));
+            bar.set_message(self.paint.ink(Ink::Dim, "waits"));
+            lines.insert(name.clone(), Line { bar, meter: None, drawn: Instant::now() });
+        }
+        let screen = Screen { lines, all };
+        for (stage, rows) in &state.hits {
+            screen.end(stage, &self.hit(*rows));
+        }
+        state.screen = Some(screen);
+    }
+
+    fn hit(&self, rows: Option<u64>) -> String {
+        let rows = rows.map(|n| format!("{}, ", counted(n, "row"))).unwrap_or_default();
+        self.paint.ink(Ink::Dim, format!("{rows}reused"))
+    }
+
+    fn update(&self, state: &mut State, event: &Event) {
+        if let (Event::StageStarted { .. } | Event::StageWaiting { .. }, None) = (event, &state.screen) {
+            self.begin(state);
+        }
+        match event {
+            Event::RunStarted { run: _, pipeline: _, stages } => state.stages = stages.clone(),
+            Event::StageHit { stage, rows, .. } => {
+                state.hits.insert(stage.clone(), *rows);
+                state.end(stage, || self.hit(*rows));
+            }
+            Event::StageStarted { stage, .. } => state.start(stage),
+            Event::StageWaiting { stage, .. } => state.note(stage, "another run is computing this; waits for it"),
+            Event::StageProgress { stage, progress } => {
+                let now = Instant::now();
+                let Some(line) = state.screen.as_mut().and_then(|screen| screen.lines.get_mut(stage)) else { return };
+                let meter = line.meter.get_or_insert_with(|| Meter::new(now));
+                meter.record(now, *progress);
+                if now.duration_since(line.drawn) >= REDRAW {
+                    line.drawn = now;
+                    line.bar.set_message(meter.read(now).map_or_else(String::new, |reading| self.measure(&reading)));
+                }
+            }
+            Event::StageFinished { stage, rows, seconds: took, .. } => state.end(stage, || {
+                let rows = rows.map(|n| format!("{}, ", counted(n, "row"))).unwrap_or_default();
+                self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took)))
+            }),
+            Event::StageFailed { stage, error, .. } => {
+                state.end(stage, || self.paint.ink(Ink::Bad, format!("failed: {}", error.lines().next().unwrap_or_default())));
+            }
+            Event::StageInterrupted { stage } => state.end(stage, || self.paint.ink(Ink::Active, "interrupted")),
+            Event::StageBlocked { stage, by } => state.end(stage, || self.paint.ink(Ink::Dim, format!("needs `{by}`, which failed"))),
+            Event::Diverged { stage, .. } => state.note(stage, "gave another result than before; the first one stays"),
+            Event::RunFinished(_) => {
+                if let Some(screen) = state.screen.take() {
+                    screen.lines.values().for_each(|line| line.bar.finish_and_clear());
+                    // A terminal that went away has nothing to be cleared.
+                    let _ = screen.all.clear();
+                }
+            }
+        }
+    }
+
+    fn measure(&self, reading: &Reading) -> String {
+        match reading.share() {
+            Some(share) => format!("{} {}", bar(share, self.paint), reading.text()),
+            None => reading.text(),
+        }
+    }
+}
+
+impl Watch for Live {
+    fn event(&self, event: &Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.update(&mut state, event);
+    }
+
+    fn interrupted(&self, message: &str) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.screen {
+            // A terminal that went away reads nothing.
+            Some(screen) => drop(screen.all.println(message)),
+            None => eprintln!("{message}"),
+        }
+    }
+}
+
+impl State {
+    fn start(&self, stage: &StageName) {
+        if let Some(line) = self.screen.as_ref().and_then(|screen| screen.lines.get(stage)) {
+            line.bar.set_message("starts");
+            line.bar.enable_steady_tick(REDRAW);
+        }
+    }
+
+    fn note(&self, stage: &StageName, text: &str) {
+        if let Some(line) = self.screen.as_ref().and_then(|screen| screen.lines.get(stage)) {
+            line.bar.set_message(text.to_owned());
+        }
+    }
+
+    fn end(&self, stage: &StageName, text: impl FnOnce() -> String) {
+        if let Some(screen) = &self.screen {
+            screen.end(stage, &text());
+        }
+    }
+}
+
+impl Screen {
+    fn end(&self, stage: &StageName, text: &str) {
+        if let Some(line) = self.lines.get(stage) {
+            line.bar.disable_steady_tick();
+            line.bar.finish_with_message(text.to_owned());
+        }
+    }
+}
+
+/// `━━━━━━━━╺───────────`.
+fn bar(share: f64, paint: Paint) -> String {
+    // The share is between 0 and 1.
+    let full = (share * BAR as f64) as usize;
+    let rest = BAR.saturating_sub(full);
+    format!("{}{}", paint.ink(Ink::Good, "━".repeat(full)), paint.ink(Ink::Dim, "─".repeat(rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_keeps_its_length() {
+        for (share, expected) in [(0.0, 0), (0.5, 12), (0.999, 23), (1.0, 24)] {
+            let text = bar(share, Paint::OFF);
+            assert_eq!(text.chars().count(), BAR);
+            assert_eq!(text.matches('━').count(), expected);
+        }
+    }
+}

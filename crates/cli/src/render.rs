@@ -1,0 +1,18 @@
+//! What the program says, as text: pure functions from values to strings, one file for each thing said.
+//!
+//! Nothing here prints, and nothing here looks at a terminal: whether there are colours comes in as [`Paint`].
+
+pub mod columns;
+pub mod dag;
+pub mod diagnostics;
+pub mod failure;
+pub mod paint;
+pub mod plan;
+pub mod quantity;
+pub mod report;
+pub mod show;
+pub mod summary;
+pub mod why;
+
+pub use columns::{Align, Columns};
+pub use paint::{Ink, Paint};

@@ -1,0 +1,254 @@
+//! Where every stage of a run stands. One enum, and one place where it changes; the events and the run's
+//! manifest follow from that one place. It refuses to decide what happens next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sluice_spec::{Stage, StageName};
+use sluice_store::{Outcome, Record, RunManifest, RunStage, StageKey, Store, StoreError};
+
+use crate::event::{Event, StageInfo};
+use crate::reason::Reason;
+use crate::report::{self, RunReport, StageReport};
+use crate::resolve::Resolved;
+use crate::runner::StageFailure;
+
+/// Where a stage stands. `Waiting` leads to everything, `Ready` to `Running` or `Interrupted`, `Running` to an
+/// end; the others are ends.
+#[derive(Debug, Clone)]
+pub(crate) enum StageState {
+    /// Something it reads is not settled.
+    Waiting,
+    /// It has to run, and waits for a slot.
+    Ready { resolved: Arc<Resolved>, reason: Reason },
+    /// It runs.
+    Running { resolved: Arc<Resolved>, reason: Reason },
+    /// It has a result; `how` is `Hit`, `Ran` or `Partial`.
+    Done { record: Arc<Record>, how: Outcome, reason: Option<Reason>, seconds: f64, divergence: Option<PathBuf> },
+    /// It has no result.
+    Failed { key: Option<StageKey>, failure: Arc<StageFailure> },
+    /// Something it reads has no result.
+    Blocked { by: StageName },
+    /// The user stopped it, or the run before it.
+    Interrupted,
+}
+
+impl StageState {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Waiting | Self::Ready { .. } | Self::Running { .. } => Outcome::Running,
+            Self::Done { how, .. } => *how,
+            Self::Failed { .. } => Outcome::Failed,
+            Self::Blocked { .. } => Outcome::Blocked,
+            Self::Interrupted => Outcome::Interrupted,
+        }
+    }
+
+    fn key(&self) -> Option<StageKey> {
+        match self {
+            Self::Ready { resolved, .. } | Self::Running { resolved, .. } => Some(resolved.key),
+            Self::Done { record, .. } => Some(record.key),
+            Self::Failed { key, .. } => *key,
+            Self::Waiting | Self::Blocked { .. } | Self::Interrupted => None,
+        }
+    }
+}
+
+/// The states of a run's stages, in plan order.
+pub(crate) struct Board<'a> {
+    stages: Vec<&'a Stage>,
+    states: Vec<StageState>,
+    store: &'a Store,
+    /// None when the store is read-only: then nothing can run, and finding hits needs no manifest.
+    manifest: Option<RunManifest>,
+    pipeline: String,
+    started: Instant,
+    events: &'a (dyn Fn(Event) + Sync),
+}
+
+impl<'a> Board<'a> {
+    /// A board on which every stage waits, and the run's manifest.
+    pub fn begin(
+        stages: Vec<&'a Stage>,
+        store: &'a Store,
+        header: RunHeader<'_>,
+        events: &'a (dyn Fn(Event) + Sync),
+    ) -> Result<Self, StoreError> {
+        let states = vec![StageState::Waiting; stages.len()];
+        let make = |run| RunManifest {
+            schema_version: 1,
+            run,
+            pipeline: header.pipeline.to_owned(),
+            profile: header.profile.map(str::to_owned),
+            started_unix_ms: header.started_unix_ms,
+            seconds: 0.0,
+            outcome: Outcome::Running,
+            stages: run_stages(&stages, &states),
+        };
+        let manifest = match store.begin_run(make) {
+            Ok(manifest) => Some(manifest),
+            Err(StoreError::ReadOnly { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        events(Event::RunStarted {
+            run: manifest.as_ref().map(|manifest| manifest.run),
+            pipeline: header.pipeline.to_owned(),
+            stages: stages
+                .iter()
+                .map(|stage| StageInfo { name: stage.name.clone(), kind: stage.kind.name().name() })
+                .collect(),
+        });
+        let (pipeline, started) = (header.pipeline.to_owned(), Instant::now());
+        Ok(Self { stages, states, store, manifest, pipeline, started, events })
+    }
+
+    pub fn len(&self) -> usize {
+        self.stages.len()
+    }
+
+    pub fn stage(&self, index: usize) -> &'a Stage {
+        self.stages[index]
+    }
+
+    pub fn state(&self, index: usize) -> &StageState {
+        &self.states[index]
+    }
+
+    /// The state of a stage by name.
+    pub fn state_of(&self, name: &StageName) -> Option<&StageState> {
+        self.stages.iter().position(|stage| stage.name == *name).map(|index| &self.states[index])
+    }
+
+    /// The record of a stage that has a result.
+    pub fn record_of(&self, name: &StageName) -> Option<Arc<Record>> {
+        match self.state_of(name) {
+            Some(StageState::Done { record, .. }) => Some(record.clone()),
+            _ => None,
+        }
+    }
+
+    /// The one place where a stage's state changes.
+    pub fn transition(&mut self, index: usize, next: StageState) -> Result<(), StoreError> {
+        use StageState::{Blocked, Done, Failed, Interrupted, Ready, Running, Waiting};
+        let legal = matches!(
+            (&self.states[index], &next),
+            (Waiting, Ready { .. } | Done { .. } | Failed { .. } | Blocked { .. } | Interrupted)
+                | (Ready { .. }, Running { .. } | Interrupted)
+                | (Running { .. }, Done { .. } | Failed { .. } | Interrupted)
+        );
+        debug_assert!(legal, "{} from {:?} to {next:?}", self.stages[index].name, self.states[index]);
+        self.tell(index, &next);
+        let has_news = !matches!(next, Ready { .. } | Done { how: Outcome::Hit, .. } | Blocked { .. });
+        self.states[index] = next;
+        // Hits are written down once, at the end: a run with nothing to do writes its manifest twice.
+        if has_news { self.write_manifest(Outcome::Running) } else { Ok(()) }
+    }
+
+    /// The events of a transition.
+    fn tell(&self, index: usize, next: &StageState) {
+        let stage = self.stages[index].name.clone();
+        let event = match next {
+            StageState::Waiting | StageState::Ready { .. } => return,
+            StageState::Running { resolved, reason } => {
+                Event::StageStarted { stage, key: resolved.key, reason: reason.to_string() }
+            }
+            StageState::Done { record, how: Outcome::Hit, .. } => Event::StageHit {
+                stage,
+                key: record.key,
+                rows: report::rows(record),
+                digest: report::digest(record),
+                saved_seconds: record.seconds,
+            },
+            StageState::Done { record, seconds, divergence, .. } => {
+                if let Some(evidence) = divergence {
+                    let (stage, key, evidence) = (stage.clone(), record.key, evidence.clone());
+                    (self.events)(Event::Diverged { stage, key, evidence });
+                }
+                Event::StageFinished {
+                    stage,
+                    key: record.key,
+                    rows: report::rows(record),
+                    rows_reused: record.n_rows_reused,
+                    seconds: *seconds,
+                    digest: report::digest(record),
+                    metrics: record.metrics.clone(),
+                }
+            }
+            StageState::Failed { failure, .. } => {
+                Event::StageFailed { stage, error: failure.to_string(), causes: failure.causes() }
+            }
+            StageState::Blocked { by } => Event::StageBlocked { stage, by: by.clone() },
+            StageState::Interrupted => Event::StageInterrupted { stage },
+        };
+        (self.events)(event);
+    }
+
+    fn write_manifest(&mut self, outcome: Outcome) -> Result<(), StoreError> {
+        let Some(manifest) = &mut self.manifest else { return Ok(()) };
+        manifest.seconds = self.started.elapsed().as_secs_f64();
+        manifest.outcome = outcome;
+        manifest.stages = run_stages(&self.stages, &self.states);
+        self.store.update_run(manifest)
+    }
+
+    /// Close the run: the report, the last event, the last manifest.
+    pub fn finish(mut self) -> Result<RunReport, StoreError> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let reports = self.stages.iter().zip(&self.states).map(|(stage, state)| stage_report(stage, state)).collect();
+        let run = self.manifest.as_ref().map(|manifest| manifest.run);
+        let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports);
+        self.write_manifest(report.outcome)?;
+        (self.events)(Event::RunFinished(report.clone()));
+        Ok(report)
+    }
+}
+
+/// What a manifest says about the run as a whole.
+pub(crate) struct RunHeader<'a> {
+    pub pipeline: &'a str,
+    pub profile: Option<&'a str>,
+    pub started_unix_ms: u64,
+}
+
+fn run_stages(stages: &[&Stage], states: &[StageState]) -> Vec<RunStage> {
+    let entry = |(stage, state): (&&Stage, &StageState)| RunStage {
+        name: stage.name.to_string(),
+        kind: stage.kind.name().name().to_owned(),
+        outcome: state.outcome(),
+        key: state.key(),
+    };
+    stages.iter().zip(states).map(entry).collect()
+}
+
+fn stage_report(stage: &Stage, state: &StageState) -> StageReport {
+    let mut report = StageReport {
+        name: stage.name.clone(),
+        kind: stage.kind.name().name(),
+        state: state.outcome(),
+        rows: None,
+        seconds: 0.0,
+        digest: None,
+        key: state.key(),
+        reason: None,
+        error: None,
+        failure: None,
+        record: None,
+    };
+    match state {
+        StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } | StageState::Interrupted => {}
+        StageState::Done { record, how: _, reason, seconds, divergence: _ } => {
+            report.rows = report::rows(record);
+            report.seconds = *seconds;
+            report.digest = report::digest(record);
+            report.reason = reason.as_ref().map(ToString::to_string);
+            report.record = Some(record.clone());
+        }
+        StageState::Failed { key: _, failure } => {
+            report.error = Some(failure.to_string());
+            report.failure = Some(failure.clone());
+        }
+        StageState::Blocked { by } => report.error = Some(format!("`{by}`, which it needs, has no result")),
+    }
+    report
+}

@@ -1,0 +1,155 @@
+//! What a run would do and why, without running anything and without opening a table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use sluice_spec::StageName;
+use sluice_store::{Record, RunId, StageKey};
+
+use crate::event::as_text;
+use crate::reason::{LeafChange, Reason, compare_leaves, write_changes};
+use crate::resolve::Answer;
+use crate::run::{Engine, EngineError, needs};
+use crate::runner::StageFailure;
+
+/// A stage, and what a run would do with it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStage {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub name: StageName,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What a run would do.
+    #[serde(flatten)]
+    pub state: PlanState,
+}
+
+/// What a run would do with a stage.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum PlanState {
+    /// Nothing: it has a result.
+    Hit {
+        /// Its key.
+        key: StageKey,
+        /// The result.
+        #[serde(skip)]
+        record: Arc<Record>,
+    },
+    /// Compute it.
+    Run {
+        /// Its key.
+        key: StageKey,
+        /// Why.
+        reason: Reason,
+    },
+    /// Decide when what it reads is there: if that comes out as before, it is a hit.
+    Pending {
+        /// The stages it waits for.
+        #[serde(serialize_with = "as_texts")]
+        upstream: Vec<StageName>,
+        /// What changed in its own parameters; if nothing did, only its inputs can make it run.
+        changes: Vec<LeafChange>,
+    },
+    /// Fail: what it reads from outside is not there.
+    Fail {
+        /// What is wrong.
+        #[serde(serialize_with = "as_text")]
+        failure: Arc<StageFailure>,
+    },
+}
+
+impl fmt::Display for PlanState {
+    /// The reason, in one line; empty for a hit.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit { .. } => Ok(()),
+            Self::Run { reason, .. } => write!(f, "{reason}"),
+            Self::Pending { upstream, changes } if changes.is_empty() => {
+                write!(f, "waits for {}", names(upstream).join(", "))
+            }
+            Self::Pending { changes, .. } => write_changes(f, changes),
+            Self::Fail { failure } => write!(f, "{failure}"),
+        }
+    }
+}
+
+/// Why a stage would run, or ran last.
+#[derive(Debug, Clone, Serialize)]
+pub struct Why {
+    /// The stage, and what a run would do with it.
+    pub stage: PlannedStage,
+    /// The earlier run it is compared with; none if it never had another result.
+    pub against: Option<RunId>,
+    /// What differs between that run and now; for a stage with a result, between that result and the one before.
+    pub changes: Vec<LeafChange>,
+}
+
+impl Engine<'_> {
+    /// What a run would do with each wanted stage, in plan order.
+    ///
+    /// # Errors
+    /// `UnknownStage`; `Store` when the store does not read.
+    pub fn plan_states(&self, targets: &[StageName]) -> Result<Vec<PlannedStage>, EngineError> {
+        let mut resolver = self.resolver();
+        let mut planned: Vec<PlannedStage> = Vec::new();
+        for stage in self.wanted(targets)? {
+            let result_of = |name: &StageName| planned.iter().find(|stage| stage.name == *name).map(|stage| &stage.state);
+            let upstream: Vec<StageName> =
+                needs(stage).into_iter().filter(|need| !matches!(result_of(need), Some(PlanState::Hit { .. }))).collect();
+            let record_of = |name: &StageName| match result_of(name) {
+                Some(PlanState::Hit { record, .. }) => Some(record.clone()),
+                _ => None,
+            };
+            let state = if upstream.is_empty() {
+                match resolver.resolve(stage, record_of) {
+                    Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
+                    Ok(resolved) => match resolver.answer(stage, &resolved)? {
+                        Answer::Hit(record) => PlanState::Hit { key: resolved.key, record },
+                        Answer::Run(reason) => PlanState::Run { key: resolved.key, reason },
+                    },
+                }
+            } else {
+                PlanState::Pending { upstream, changes: resolver.own_changes(stage)? }
+            };
+            planned.push(PlannedStage { name: stage.name.clone(), kind: stage.kind.name().name(), state });
+        }
+        let _ = self.store.save_stat_cache();
+        Ok(planned)
+    }
+
+    /// Why a stage would run; for a stage with a result, what set it apart from the result before.
+    ///
+    /// # Errors
+    /// `UnknownStage`; `Store` when the store does not read.
+    pub fn why(&self, stage: &StageName) -> Result<Why, EngineError> {
+        let planned = self.plan_states(std::slice::from_ref(stage))?;
+        // The wanted stage is the last of its own ancestry.
+        let Some(stage) = planned.into_iter().rfind(|planned| planned.name == *stage) else {
+            return Err(EngineError::UnknownStage { name: stage.to_string(), known: Vec::new() });
+        };
+        let history = self.resolver().history;
+        let (except, current) = match &stage.state {
+            PlanState::Hit { key, record } => (Some(*key), Some(record.clone())),
+            PlanState::Run { .. } | PlanState::Pending { .. } | PlanState::Fail { .. } => (None, None),
+        };
+        let earlier = history.last(&stage.name, except)?;
+        let changes = match (&stage.state, &earlier, current) {
+            (PlanState::Hit { .. }, Some(earlier), Some(record)) => compare_leaves(&earlier.record.leaves, &record.leaves),
+            (PlanState::Run { reason: Reason::Changed(changes), .. }, ..) => changes.clone(),
+            (PlanState::Pending { changes, .. }, ..) => changes.clone(),
+            _ => Vec::new(),
+        };
+        Ok(Why { stage, against: earlier.map(|earlier| earlier.run), changes })
+    }
+}
+
+fn names(stages: &[StageName]) -> Vec<String> {
+    stages.iter().map(|name| format!("`{name}`")).collect()
+}
+
+fn as_texts<S: serde::Serializer>(stages: &[StageName], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(stages.iter().map(StageName::as_str))
+}

@@ -1,0 +1,25 @@
+//! Crate `engine`: the run loop. For each stage of a plan, in order: derive its key, find its record, or run it
+//! and commit what it made.
+//!
+//! It owns keys, states, reasons and events. It knows nothing of tensors, of query plans and of YAML text: how a
+//! stage runs is behind [`StageRunner`], and where a value was written is a text it passes on.
+
+mod board;
+mod event;
+mod explain;
+mod history;
+mod key;
+mod reason;
+mod report;
+mod resolve;
+mod run;
+mod runner;
+mod worker;
+
+pub use event::{Event, StageInfo};
+pub use explain::{PlanState, PlannedStage, Why};
+pub use key::{KEY_SCHEMA, Numerics, derive_key};
+pub use reason::{LeafChange, Reason, compare_leaves};
+pub use report::{RunReport, StageReport};
+pub use run::{Engine, EngineError, RunOptions};
+pub use runner::{Given, Job, JobInput, Produced, Progress, StageFailure, StageRunner};

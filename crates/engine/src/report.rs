@@ -1,0 +1,101 @@
+//! What a run came to: the object `run --json` ends with. It owns the form, and refuses to decide anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use sluice_spec::StageName;
+use sluice_store::{Outcome, Record, RunId, StageKey};
+
+use crate::event::as_text;
+use crate::runner::StageFailure;
+
+/// The result of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// Its number; none when the store is read-only.
+    pub run: Option<RunId>,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// `hit` when nothing had to be done, `ran`, `failed` or `interrupted`.
+    pub outcome: Outcome,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// The wanted stages, in plan order.
+    pub stages: Vec<StageReport>,
+    /// The numbers of all stages with a result, as `STAGE.METRIC`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The result of one stage of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct StageReport {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub name: StageName,
+    /// Its kind.
+    pub kind: &'static str,
+    /// How it ended.
+    pub state: Outcome,
+    /// Rows of its first table.
+    pub rows: Option<u64>,
+    /// Wall-clock seconds it took in this run: 0 for a hit.
+    pub seconds: f64,
+    /// Logical digest of its first output.
+    pub digest: Option<String>,
+    /// Its key, if all of its inputs were known.
+    pub key: Option<StageKey>,
+    /// Why it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What went wrong, or which stage blocks it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The failure itself, for whoever shows it with its causes.
+    #[serde(skip)]
+    pub failure: Option<Arc<StageFailure>>,
+    /// The record, if it has a result.
+    #[serde(skip)]
+    pub record: Option<Arc<Record>>,
+}
+
+impl RunReport {
+    /// The report of one stage.
+    pub fn stage(&self, name: &str) -> Option<&StageReport> {
+        self.stages.iter().find(|stage| stage.name.as_str() == name)
+    }
+
+    /// Sum the stages up.
+    pub(crate) fn new(run: Option<RunId>, pipeline: String, seconds: f64, stages: Vec<StageReport>) -> Self {
+        let outcome = run_outcome(&stages);
+        let metrics = stages
+            .iter()
+            .filter_map(|stage| Some((stage, stage.record.as_ref()?)))
+            .flat_map(|(stage, record)| record.metrics.iter().map(move |(name, value)| (format!("{}.{name}", stage.name), *value)))
+            .collect();
+        Self { run, pipeline, outcome, seconds, stages, metrics }
+    }
+}
+
+fn run_outcome(stages: &[StageReport]) -> Outcome {
+    let any = |outcome: Outcome| stages.iter().any(|stage| stage.state == outcome);
+    if any(Outcome::Failed) {
+        Outcome::Failed
+    } else if any(Outcome::Interrupted) {
+        Outcome::Interrupted
+    } else if any(Outcome::Ran) || any(Outcome::Partial) {
+        Outcome::Ran
+    } else {
+        Outcome::Hit
+    }
+}
+
+/// Rows of a record's first table.
+pub(crate) fn rows(record: &Record) -> Option<u64> {
+    record.outputs.iter().find_map(|output| output.n_rows())
+}
+
+/// Logical digest of a record's first output.
+pub(crate) fn digest(record: &Record) -> Option<String> {
+    record.outputs.first().map(|output| output.digest())
+}

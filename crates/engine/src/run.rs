@@ -1,0 +1,257 @@
+//! The run loop. Stages go over the board from waiting to an end; this file decides which one moves next, and
+//! nothing else does. It refuses to know how a stage is computed and what a key is made of.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, Scope};
+
+use sluice_plan::Plan;
+use sluice_spec::{Source, Stage, StageName};
+use sluice_store::{Outcome, Store, StoreError};
+
+use crate::board::{Board, RunHeader, StageState};
+use crate::event::Event;
+use crate::history::History;
+use crate::key::{Numerics, runs_a_model};
+use crate::report::RunReport;
+use crate::resolve::{Answer, Resolver};
+use crate::runner::{StageFailure, StageRunner};
+use crate::worker::{Shop, Worked};
+
+/// A plan, a store, and somebody who runs stages.
+#[derive(Clone, Copy)]
+pub struct Engine<'a> {
+    /// What to run.
+    pub plan: &'a Plan,
+    /// Where results are.
+    pub store: &'a Store,
+    /// Who computes them.
+    pub runner: &'a dyn StageRunner,
+    /// The family of arithmetic model stages run in.
+    pub numerics: &'a Numerics,
+    /// The pipeline's name in manifests: runs of one name are each other's history.
+    pub pipeline: &'a str,
+    /// Milliseconds since 1970.
+    pub clock: fn() -> u64,
+}
+
+/// What may differ from run to run without changing a result.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The stages that are wanted, with all they need; all stages if empty.
+    pub targets: Vec<StageName>,
+    /// How many stages that run no model may run side by side; at least one does.
+    pub cpu_slots: usize,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { targets: Vec::new(), cpu_slots: 2 }
+    }
+}
+
+/// Why there is no report. The failure of a stage is in the report, not here.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A target is not a stage of the plan.
+    #[error("no stage is named `{name}`; the pipeline has {}", known.join(", "))]
+    UnknownStage {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+}
+
+/// Message of a worker: which stage, and what came of it.
+type Done = (usize, Result<Worked, StageFailure>);
+
+impl<'a> Engine<'a> {
+    /// Run what has no result, and report on everything wanted. `cancel` is looked at between stages and handed
+    /// to the running ones.
+    ///
+    /// # Errors
+    /// `UnknownStage`, and `Store` when the run's own manifest cannot be written. A stage that fails is reported
+    /// and blocks only what needs it.
+    pub fn run(
+        &self,
+        options: &RunOptions,
+        cancel: &AtomicBool,
+        events: &(dyn Fn(Event) + Sync),
+    ) -> Result<RunReport, EngineError> {
+        let stages = self.wanted(&options.targets)?;
+        let header = RunHeader {
+            pipeline: self.pipeline,
+            profile: self.plan.pipeline().profile.as_ref().map(|profile| profile.as_str()),
+            started_unix_ms: (self.clock)(),
+        };
+        // Looked at before the run takes its own number, so that "earlier" means before this run.
+        let mut resolver = self.resolver();
+        let mut board = Board::begin(stages, self.store, header, events)?;
+        let (store, pipeline) = (self.store, self.plan.pipeline());
+        let shop = Shop { store, pipeline, runner: self.runner, clock: self.clock, cancel, events };
+        let (sender, receiver) = mpsc::channel::<Done>();
+        thread::scope(|scope| -> Result<(), StoreError> {
+            loop {
+                self.settle(&mut board, &mut resolver, cancel)?;
+                start(scope, &mut board, options, shop, &sender)?;
+                if n_running(&board, |_| true) == 0 {
+                    return Ok(());
+                }
+                // A worker always sends: a panic in a stage is caught where it happens.
+                let Ok((index, worked)) = receiver.recv() else { return Ok(()) };
+                let end = end_of(board.state(index), worked);
+                board.transition(index, end)?;
+            }
+        })?;
+        // Losing it costs the next run some reading.
+        let _ = self.store.save_stat_cache();
+        Ok(board.finish()?)
+    }
+
+    /// Move every waiting stage whose inputs are settled: to its result, to ready, or to the end it shares with
+    /// what it reads. One pass does, because the stages are in plan order.
+    fn settle(
+        &self,
+        board: &mut Board<'a>,
+        resolver: &mut Resolver<'a>,
+        cancel: &AtomicBool,
+    ) -> Result<(), StoreError> {
+        for index in 0..board.len() {
+            let cancelled = cancel.load(Ordering::Relaxed);
+            let next = match board.state(index) {
+                StageState::Ready { .. } if cancelled => Some(StageState::Interrupted),
+                StageState::Waiting if cancelled => Some(StageState::Interrupted),
+                StageState::Waiting => self.next_of_waiting(board, board.stage(index), resolver)?,
+                _ => None,
+            };
+            if let Some(next) = next {
+                board.transition(index, next)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of a waiting stage; none while something it reads is not settled.
+    fn next_of_waiting(
+        &self,
+        board: &Board<'a>,
+        stage: &Stage,
+        resolver: &mut Resolver<'a>,
+    ) -> Result<Option<StageState>, StoreError> {
+        for need in needs(stage) {
+            match board.state_of(&need) {
+                Some(StageState::Done { .. }) | None => {}
+                Some(StageState::Failed { .. }) => return Ok(Some(StageState::Blocked { by: need })),
+                Some(StageState::Blocked { by }) => return Ok(Some(StageState::Blocked { by: by.clone() })),
+                Some(StageState::Interrupted) => return Ok(Some(StageState::Interrupted)),
+                Some(StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. }) => return Ok(None),
+            }
+        }
+        let failed = |key, failure| Some(StageState::Failed { key, failure: Arc::new(failure) });
+        let resolved = match resolver.resolve(stage, |name| board.record_of(name)) {
+            Ok(resolved) => Arc::new(resolved),
+            Err(StageFailure::Interrupted) => return Ok(Some(StageState::Interrupted)),
+            Err(failure) => return Ok(failed(None, failure)),
+        };
+        Ok(match resolver.answer(stage, &resolved) {
+            Ok(Answer::Hit(record)) => Some(StageState::Done {
+                record,
+                how: Outcome::Hit,
+                reason: None,
+                seconds: 0.0,
+                divergence: None,
+            }),
+            Ok(Answer::Run(reason)) => Some(StageState::Ready { resolved, reason }),
+            Err(error) => failed(Some(resolved.key), error.into()),
+        })
+    }
+
+    pub(crate) fn resolver(&self) -> Resolver<'a> {
+        let history = History::new(self.store, self.pipeline);
+        Resolver::new(self.store, self.plan.pipeline(), self.runner, self.numerics, history)
+    }
+
+    /// The wanted stages and all they need, in plan order.
+    pub(crate) fn wanted(&self, targets: &[StageName]) -> Result<Vec<&'a Stage>, EngineError> {
+        let stages: Vec<&Stage> = self.plan.stages().collect();
+        if targets.is_empty() {
+            return Ok(stages);
+        }
+        let mut wanted: Vec<StageName> = targets.to_vec();
+        if let Some(name) = wanted.iter().find(|name| !stages.iter().any(|stage| stage.name == **name)) {
+            let known = stages.iter().map(|stage| format!("`{}`", stage.name)).collect();
+            return Err(EngineError::UnknownStage { name: name.to_string(), known });
+        }
+        // Backwards: whatever a wanted stage reads stands before it.
+        for stage in stages.iter().rev() {
+            if wanted.contains(&stage.name) {
+                wanted.extend(needs(stage));
+            }
+        }
+        Ok(stages.into_iter().filter(|stage| wanted.contains(&stage.name)).collect())
+    }
+}
+
+/// The stages a stage reads.
+pub(crate) fn needs(stage: &Stage) -> Vec<StageName> {
+    let of_stage = |source| match source {
+        Source::Stage(read) => Some(read.stage),
+        Source::Model(_) | Source::Files(_) | Source::Folder(_) => None,
+    };
+    stage.kind.inputs().into_iter().filter_map(|input| of_stage(input.source)).collect()
+}
+
+/// Start ready stages while there are slots: one for all that run a model, some for the others.
+fn start<'scope, 'a: 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    board: &mut Board<'a>,
+    options: &RunOptions,
+    shop: Shop<'a>,
+    sender: &Sender<Done>,
+) -> Result<(), StoreError> {
+    for index in 0..board.len() {
+        let StageState::Ready { resolved, reason } = board.state(index) else { continue };
+        let (resolved, reason, stage) = (resolved.clone(), reason.clone(), board.stage(index));
+        let on_accelerator = runs_a_model(stage.kind.name());
+        let slots = if on_accelerator { 1 } else { options.cpu_slots.max(1) };
+        if n_running(board, |other| runs_a_model(other.kind.name()) == on_accelerator) >= slots {
+            continue;
+        }
+        board.transition(index, StageState::Running { resolved: resolved.clone(), reason })?;
+        let sender = sender.clone();
+        scope.spawn(move || {
+            // The loop outlives its workers, so somebody is there to receive.
+            let _ = sender.send((index, shop.work(stage, &resolved)));
+        });
+    }
+    Ok(())
+}
+
+fn n_running(board: &Board<'_>, counts: impl Fn(&Stage) -> bool) -> usize {
+    let running = |index: &usize| matches!(board.state(*index), StageState::Running { .. });
+    (0..board.len()).filter(running).filter(|index| counts(board.stage(*index))).count()
+}
+
+/// The end of a running stage.
+fn end_of(state: &StageState, worked: Result<Worked, StageFailure>) -> StageState {
+    let (key, reason) = match state {
+        StageState::Running { resolved, reason } => (Some(resolved.key), Some(reason.clone())),
+        _ => (None, None),
+    };
+    match worked {
+        Ok(Worked::Shared(record)) => {
+            StageState::Done { record, how: Outcome::Hit, reason, seconds: 0.0, divergence: None }
+        }
+        Ok(Worked::Computed { record, seconds, divergence }) => {
+            let how = if record.n_rows_reused > 0 { Outcome::Partial } else { Outcome::Ran };
+            StageState::Done { record, how, reason, seconds, divergence }
+        }
+        Err(StageFailure::Interrupted) => StageState::Interrupted,
+        Err(failure) => StageState::Failed { key, failure: Arc::new(failure) },
+    }
+}

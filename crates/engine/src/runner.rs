@@ -1,0 +1,197 @@
+//! What the engine asks of whoever runs stages, and what it hands over. The engine never sees how a stage is
+//! computed, and the stages never see the engine: whoever implements [`StageRunner`] joins the two.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+use sluice_spec::{Location, ModelName, Pipeline, Stage, StageName};
+use sluice_store::{Attempt, ContentHash, ModelDigest, Output, Record, StageKey, Store, StoreError};
+
+/// Digests what lies outside the store, and runs stages. Called from several threads at once.
+pub trait StageRunner: Sync {
+    /// The digest of what these paths and globs name: contents and file names, in an order that does not
+    /// depend on the machine.
+    fn files_digest(&self, patterns: &[String]) -> Result<ContentHash, StageFailure>;
+
+    /// The digest of a folder that describes a model without weights.
+    fn config_digest(&self, folder: &str) -> Result<ContentHash, StageFailure>;
+
+    /// The digest of a model: tensors, config, tokenizer, chat template; not file names.
+    fn model_digest(&self, location: &Location) -> Result<ModelDigest, StageFailure>;
+
+    /// Compute a stage. Outputs are written through the job's attempt; the engine commits them.
+    fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure>;
+}
+
+/// One stage to compute.
+pub struct Job<'a> {
+    /// The stage with its parameters.
+    pub stage: &'a Stage,
+    /// The pipeline it is of.
+    pub pipeline: &'a Pipeline,
+    /// Its key.
+    pub key: StageKey,
+    /// What it reads, in the order of [`sluice_spec::Kind::inputs`].
+    pub inputs: &'a [JobInput],
+    /// To read inputs from.
+    pub store: &'a Store,
+    /// To write outputs through.
+    pub attempt: &'a Attempt,
+    /// Set when the user wants to stop. A long stage looks at it between batches and returns
+    /// [`StageFailure::Interrupted`].
+    pub cancel: &'a AtomicBool,
+    /// Tells how far it is; cheap, call it for every batch.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl Job<'_> {
+    /// The input with this role.
+    pub fn input(&self, role: &str) -> Option<&JobInput> {
+        self.inputs.iter().find(|input| input.role == role)
+    }
+
+    /// Whether the user wants to stop.
+    pub fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+}
+
+/// One input of a job.
+#[derive(Debug, Clone)]
+pub struct JobInput {
+    /// The parameter that names it, e.g. `prompts`, `model`, `baseline`.
+    pub role: String,
+    /// What it is.
+    pub given: Given,
+}
+
+/// An input, found.
+#[derive(Debug, Clone)]
+pub enum Given {
+    /// An output of an earlier stage.
+    Output {
+        /// The stage.
+        stage: StageName,
+        /// Its record, with metrics and facts.
+        record: Arc<Record>,
+        /// The output: a table or a checkpoint.
+        output: Output,
+    },
+    /// A model of the pipeline's `models`.
+    Model {
+        /// Its name there.
+        name: ModelName,
+        /// Where it lies.
+        location: Location,
+        /// What it is.
+        digest: ModelDigest,
+    },
+    /// Files of the user.
+    Files {
+        /// Paths and globs, relative to the project folder.
+        patterns: Vec<String>,
+        /// Of their contents and names.
+        digest: ContentHash,
+    },
+    /// A folder that describes a model without weights.
+    Config {
+        /// The folder, relative to the project folder.
+        folder: String,
+        /// Of its contents.
+        digest: ContentHash,
+    },
+}
+
+impl Given {
+    /// The digest the key has for it, as hex.
+    pub fn digest(&self) -> String {
+        match self {
+            Self::Output { output, .. } => output.digest(),
+            Self::Model { digest, .. } => digest.to_string(),
+            Self::Files { digest, .. } | Self::Config { digest, .. } => digest.to_string(),
+        }
+    }
+}
+
+/// What a stage made.
+#[derive(Debug, Clone, Default)]
+pub struct Produced {
+    /// Its outputs, named after the products of its kind, each finished through the job's attempt.
+    pub outputs: Vec<Output>,
+    /// Named numbers for the summary. Non-finite ones are left out.
+    pub metrics: BTreeMap<String, f64>,
+    /// Provenance that is not in the key, e.g. the device.
+    pub facts: BTreeMap<String, String>,
+    /// Rows taken from earlier results instead of computed.
+    pub n_rows_reused: u64,
+}
+
+/// How far a running stage is. Fields a stage has nothing to say about are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in all, once known.
+    pub total: Option<u64>,
+    /// What is counted: `rows`, `steps`, `bytes`.
+    pub unit: &'static str,
+    /// Tokens processed so far.
+    pub n_tokens: Option<u64>,
+    /// The most recent training loss.
+    pub loss: Option<f64>,
+}
+
+/// Why a stage has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum StageFailure {
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+    /// The stage says what is wrong.
+    #[error(transparent)]
+    Stage(Box<dyn Error + Send + Sync>),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stage's code panicked.
+    #[error("the stage stopped with a panic: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// The pipeline has no such model.
+    #[error("the pipeline has no model `{name}`")]
+    NoModel {
+        /// The name that is read.
+        name: ModelName,
+    },
+    /// A stage before it made no output of the name it reads.
+    #[error("stage `{stage}` left no output `{output}` in its record")]
+    NoOutput {
+        /// The stage before.
+        stage: StageName,
+        /// The output's name.
+        output: &'static str,
+    },
+}
+
+impl StageFailure {
+    /// A failure of the stage's own.
+    pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Stage(Box::new(error))
+    }
+
+    /// The messages of the chain below the first, outermost first.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        causes
+    }
+}

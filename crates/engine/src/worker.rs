@@ -1,0 +1,117 @@
+//! One stage on one thread: take the key's lock, look again, compute, commit. It refuses to know of any other
+//! stage.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sluice_spec::{Pipeline, Stage};
+use sluice_store::{Committed, KeyLock, Record, RecordDraft, Store};
+
+use crate::event::Event;
+use crate::resolve::Resolved;
+use crate::runner::{Job, Produced, StageFailure, StageRunner};
+
+/// How often a stage that waits for another process looks whether it is done, or the user wants to stop.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What every worker of a run shares.
+#[derive(Clone, Copy)]
+pub(crate) struct Shop<'a> {
+    pub store: &'a Store,
+    pub pipeline: &'a Pipeline,
+    pub runner: &'a dyn StageRunner,
+    pub clock: fn() -> u64,
+    pub cancel: &'a AtomicBool,
+    pub events: &'a (dyn Fn(Event) + Sync),
+}
+
+/// The result of a stage.
+#[derive(Debug)]
+pub(crate) enum Worked {
+    /// Another run computed it while this one waited.
+    Shared(Arc<Record>),
+    /// Computed here.
+    Computed {
+        record: Arc<Record>,
+        seconds: f64,
+        /// The evidence file, if an earlier record has another result.
+        divergence: Option<PathBuf>,
+    },
+}
+
+impl Shop<'_> {
+    /// Compute a stage, or wait for whoever computes it.
+    pub fn work(&self, stage: &Stage, resolved: &Resolved) -> Result<Worked, StageFailure> {
+        let lock = self.lock(stage, resolved)?;
+        // Whoever had the lock before us may have finished it.
+        if let Some(record) = self.store.lookup(resolved.key)? {
+            return Ok(Worked::Shared(Arc::new(record)));
+        }
+        let attempt = self.store.begin_locked(lock)?;
+        let started = Instant::now();
+        let progress = |progress| (self.events)(Event::StageProgress { stage: stage.name.clone(), progress });
+        let job = Job {
+            stage,
+            pipeline: self.pipeline,
+            key: resolved.key,
+            inputs: &resolved.inputs,
+            store: self.store,
+            attempt: &attempt,
+            cancel: self.cancel,
+            progress: &progress,
+        };
+        let Produced { outputs, metrics, facts, n_rows_reused } = self.run(&job)?;
+        let draft = RecordDraft {
+            kind: stage.kind.name().name().to_owned(),
+            stage_version: stage.kind.version(),
+            leaves: resolved.leaves.clone(),
+            outputs,
+            metrics,
+            facts,
+            n_rows_reused,
+            seconds: started.elapsed().as_secs_f64(),
+            created_unix_ms: (self.clock)(),
+        };
+        let committed = attempt.commit(draft)?;
+        let divergence = match &committed {
+            Committed::Diverged { evidence, .. } => Some(evidence.clone()),
+            Committed::Stored(_) | Committed::Same(_) => None,
+        };
+        let record = Arc::new(committed.record().clone());
+        Ok(Worked::Computed { record, seconds: started.elapsed().as_secs_f64(), divergence })
+    }
+
+    /// The key's lock. Waiting for it is not blind, so that a user can stop a run that waits for another.
+    fn lock(&self, stage: &Stage, resolved: &Resolved) -> Result<KeyLock, StageFailure> {
+        let mut told = false;
+        loop {
+            if let Some(lock) = self.store.try_lock(resolved.key)? {
+                return Ok(lock);
+            }
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(StageFailure::Interrupted);
+            }
+            if !told {
+                (self.events)(Event::StageWaiting { stage: stage.name.clone(), key: resolved.key });
+                told = true;
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Run the stage's code. A panic in it is that stage's failure, not the end of the stages beside it.
+    fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
+        catch_unwind(AssertUnwindSafe(|| self.runner.run(job)))
+            .unwrap_or_else(|panic| Err(StageFailure::Panicked { message: panic_text(panic.as_ref()) }))
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

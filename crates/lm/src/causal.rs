@@ -1,0 +1,63 @@
+//! What training and generation ask of a causal language model.
+//!
+//! Owns the trait only. Knows nothing of architectures, files or optimisers.
+//!
+//! n tokens over all sequences, d hidden size, m picked rows
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::kernel::{CachedSegment, LayerCache};
+use crate::packed::Packed;
+use crate::params::Parameters;
+
+/// A language model that reads padding-free batches and predicts the next token of each position.
+pub trait CausalLm: Parameters + Clone {
+    /// Hidden states `[n, d]` after the final norm, on the tape when the parameters are.
+    fn hidden(&self, batch: &Packed) -> Tensor<2>;
+
+    /// Log-probabilities `[m]` in nats of `targets[i]`, predicted from row `rows[i]` of the hidden states.
+    ///
+    /// Only the picked rows meet the vocabulary head, after the final soft cap where the architecture has one.
+    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1>;
+
+    /// Logits `[m, vocab]` of the picked rows, after the final soft cap.
+    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2>;
+
+    /// Hidden states `[n, d]` of new tokens, whose sequences' earlier tokens are in `cache`, which takes the new ones in.
+    fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2>;
+
+    /// An empty cache: `capacity` tokens in each of `n_slots`.
+    fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache;
+
+    /// As [`CausalLm::logits`], with the head as `cache` has it laid out.
+    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2>;
+
+    /// The device the parameters live on.
+    fn device(&self) -> Device;
+
+    /// Rows of the embedding table.
+    fn vocab_size(&self) -> usize;
+
+    /// Positions the model was made for.
+    fn max_positions(&self) -> usize;
+}
+
+/// What generation keeps between steps.
+#[derive(Debug)]
+pub struct KvCache {
+    /// Keys and values, one entry a layer.
+    pub layers: Vec<LayerCache>,
+    /// The vocabulary head `[d, w]`, laid out once for products with few rows.
+    pub head_dw: Tensor<2>,
+}
+
+impl KvCache {
+    /// Copies the first `n_tokens` of slot `from` to slot `to`.
+    pub fn copy_slot(&mut self, from: usize, to: usize, n_tokens: usize) {
+        for layer in &mut self.layers {
+            layer.copy_slot(from, to, n_tokens);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Gemma 2 (Gemma Team 2024, "Gemma 2: Improving Open Language Models at a Practical Size").
+//!
+//! Owns the model's mathematics and its parameters. Knows nothing of files, tokenizers or training.
+//! Its own traits beside Llama: norms before and after each half of a layer, `1 + weight` in every norm, embeddings
+//! scaled by √d, soft caps on scores and logits, and layers that look through a window in turn with layers that see all.
+//!
+//! n tokens, d hidden size, f feed-forward size, w vocabulary, m picked rows
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::causal::{CausalLm, KvCache};
+use crate::checkpoint::CheckpointError;
+use crate::config::{Attention, Gemma2Config};
+use crate::kernel::{
+    Activation, AttentionSpec, CachedSegment, LayerCache, RmsNormSpec, Rope, glu, next_logits, rms_norm, token_logps,
+};
+use crate::nn::{Context, embed, laid_out, pick};
+use crate::packed::Packed;
+use crate::params::{ParamMut, Parameters};
+use crate::weights::Loader;
+
+/// A Gemma 2 body with its tied vocabulary head.
+#[derive(Clone, Debug)]
+pub struct Gemma2 {
+    config: Arc<Gemma2Config>,
+    embed_tokens: Tensor<2>,
+    layers: Vec<Layer>,
+    norm: Tensor<1>,
+    /// The vocabulary head `[w, d]` where it is not tied to the embedding.
+    lm_head: Option<Tensor<2>>,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    input_layernorm: Tensor<1>,
+    q_proj: Tensor<2>,
+    k_proj: Tensor<2>,
+    v_proj: Tensor<2>,
+    o_proj: Tensor<2>,
+    post_attention_layernorm: Tensor<1>,
+    pre_feedforward_layernorm: Tensor<1>,
+    gate_proj: Tensor<2>,
+    up_proj: Tensor<2>,
+    down_proj: Tensor<2>,
+    post_feedforward_layernorm: Tensor<1>,
+    attention: Arc<AttentionSpec>,
+}
+
+impl Gemma2 {
+    /// Reads a causal language model, each tensor once, in the order of [`Parameters::walk`].
+    pub fn load(config: &Gemma2Config, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
+        let mut model = Self::load_body(config, loader)?;
+        if !config.tie_word_embeddings {
+            model.lm_head = Some(loader.matrix("lm_head.weight", [config.vocab_size, config.hidden_size])?);
+        }
+        Ok(model)
+    }
+
+    /// Reads a body without a vocabulary head of its own, as reward models have it.
+    pub fn load_body(config: &Gemma2Config, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
+        let (d, f, w) = (config.hidden_size, config.intermediate_size, config.vocab_size);
+        let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
+        let frequencies: Vec<f32> = config.inverse_frequencies().iter().map(|f| *f as f32).collect();
+        let rope = Arc::new(Rope::new(&frequencies, config.max_position_embeddings));
+        let embed_tokens = loader.matrix("model.embed_tokens.weight", [w, d])?;
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for (i, kind) in config.layer_types.iter().enumerate() {
+            let name = |rest: &str| format!("model.layers.{i}.{rest}.weight");
+            layers.push(Layer {
+                input_layernorm: loader.vector(&name("input_layernorm"), d)?,
+                q_proj: loader.linear(&name("self_attn.q_proj"), d, q)?,
+                k_proj: loader.linear(&name("self_attn.k_proj"), d, kv)?,
+                v_proj: loader.linear(&name("self_attn.v_proj"), d, kv)?,
+                o_proj: loader.linear(&name("self_attn.o_proj"), q, d)?,
+                post_attention_layernorm: loader.vector(&name("post_attention_layernorm"), d)?,
+                pre_feedforward_layernorm: loader.vector(&name("pre_feedforward_layernorm"), d)?,
+                gate_proj: loader.linear(&name("mlp.gate_proj"), d, f)?,
+                up_proj: loader.linear(&name("mlp.up_proj"), d, f)?,
+                down_proj: loader.linear(&name("mlp.down_proj"), f, d)?,
+                post_feedforward_layernorm: loader.vector(&name("post_feedforward_layernorm"), d)?,
+                attention: Arc::new(attention_spec(config, *kind, rope.clone())),
+            });
+        }
+        let norm = loader.vector("model.norm.weight", d)?;
+        Ok(Self { config: Arc::new(config.clone()), embed_tokens, layers, norm, lm_head: None })
+    }
+
+    /// The sizes and rules of this model.
+    pub fn config(&self) -> &Gemma2Config {
+        &self.config
+    }
+
+    /// Hidden states `[n, d]` after each layer: the scaled embeddings, then every layer's output, the last one normed.
+    pub fn hidden_by_layer(&self, batch: &Packed) -> Vec<Tensor<2>> {
+        let mut context = Context::Packed(batch.segments());
+        let mut states = vec![self.embedded(batch.ids())];
+        for (i, layer) in self.layers.iter().enumerate() {
+            let x_nd = states[i].clone();
+            states.push(layer.forward(x_nd, i, self.norm_spec(), &mut context));
+        }
+        let last = states.pop().map(|x_nd| rms_norm(x_nd, &self.norm, self.norm_spec()));
+        states.extend(last);
+        states
+    }
+
+    fn norm_spec(&self) -> RmsNormSpec {
+        RmsNormSpec { epsilon: self.config.rms_norm_eps as f32, offset: 1.0 }
+    }
+
+    fn embedded(&self, ids: &[u32]) -> Tensor<2> {
+        embed(&self.embed_tokens, ids).mul_scalar((self.config.hidden_size as f64).sqrt())
+    }
+
+    fn body(&self, ids: &[u32], mut context: Context<'_>) -> Tensor<2> {
+        let norm = self.norm_spec();
+        let embedded = self.embedded(ids);
+        let x_nd =
+            self.layers.iter().enumerate().fold(embedded, |x, (i, layer)| layer.forward(x, i, norm, &mut context));
+        rms_norm(x_nd, &self.norm, norm)
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    }
+}
+
+fn attention_spec(config: &Gemma2Config, kind: Attention, rope: Arc<Rope>) -> AttentionSpec {
+    AttentionSpec {
+        n_heads: config.n_heads,
+        n_kv_heads: config.n_kv_heads,
+        head_dim: config.head_dim,
+        scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
+        softcap: config.attn_softcap.map(|cap| cap as f32),
+        window: match kind {
+            Attention::Sliding => Some(config.sliding_window),
+            Attention::Global => None,
+        },
+        rope,
+    }
+}
+
+impl Layer {
+    fn forward(&self, x_nd: Tensor<2>, i: usize, norm: RmsNormSpec, context: &mut Context<'_>) -> Tensor<2> {
+        let h_nd = rms_norm(x_nd.clone(), &self.input_layernorm, norm);
+        let q = h_nd.clone().matmul(self.q_proj.clone());
+        let k = h_nd.clone().matmul(self.k_proj.clone());
+        let v = h_nd.matmul(self.v_proj.clone());
+        let attended = context.attend(i, q, k, v, &self.attention).matmul(self.o_proj.clone());
+        let x_nd = x_nd + rms_norm(attended, &self.post_attention_layernorm, norm);
+        let h_nd = rms_norm(x_nd.clone(), &self.pre_feedforward_layernorm, norm);
+        let gate_nf = h_nd.clone().matmul(self.gate_proj.clone());
+        let up_nf = h_nd.matmul(self.up_proj.clone());
+        let fed = glu(gate_nf, up_nf, Activation::GeluTanh).matmul(self.down_proj.clone());
+        x_nd + rms_norm(fed, &self.post_feedforward_layernorm, norm)
+    }
+}
+
+impl Parameters for Gemma2 {
+    fn walk(&mut self, visit: &mut dyn FnMut(&str, ParamMut<'_>)) {
+        visit("model.embed_tokens.weight", ParamMut::Matrix(&mut self.embed_tokens));
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let Layer {
+                input_layernorm,
+                q_proj,
+                k_proj,
+                v_proj,
+                o_proj,
+                post_attention_layernorm,
+                pre_feedforward_layernorm,
+                gate_proj,
+                up_proj,
+                down_proj,
+                post_feedforward_layernorm,
+                attention: _,
+            } = layer;
+            let mut visit = |rest: &str, param: ParamMut<'_>| visit(&format!("model.layers.{i}.{rest}.weight"), param);
+            visit("input_layernorm", ParamMut::Vector(input_layernorm));
+            visit("self_attn.q_proj", ParamMut::Linear(q_proj));
+            visit("self_attn.k_proj", ParamMut::Linear(k_proj));
+            visit("self_attn.v_proj", ParamMut::Linear(v_proj));
+            visit("self_attn.o_proj", ParamMut::Linear(o_proj));
+            visit("post_attention_layernorm", ParamMut::Vector(post_attention_layernorm));
+            visit("pre_feedforward_layernorm", ParamMut::Vector(pre_feedforward_layernorm));
+            visit("mlp.gate_proj", ParamMut::Linear(gate_proj));
+            visit("mlp.up_proj", ParamMut::Linear(up_proj));
+            visit("mlp.down_proj", ParamMut::Linear(down_proj));
+            visit("post_feedforward_layernorm", ParamMut::Vector(post_feedforward_layernorm));
+        }
+        visit("model.norm.weight", ParamMut::Vector(&mut self.norm));
+        if let Some(lm_head) = &mut self.lm_head {
+            visit("lm_head.weight", ParamMut::Matrix(lm_head));
+        }
+    }
+}
+
+impl CausalLm for Gemma2 {
+    fn hidden(&self, batch: &Packed) -> Tensor<2> {
+        self.body(batch.ids(), Context::Packed(batch.segments()))
+    }
+
+    fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
+        self.body(ids, Context::Cached(segments, &mut cache.layers))
+    }
+
+    fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {
+        let device = self.device();
+        let new_layer = |layer: &Layer| LayerCache::new(n_slots, capacity, &layer.attention, &device);
+        KvCache { layers: self.layers.iter().map(new_layer).collect(), head_dw: laid_out(self.head().transpose()) }
+    }
+
+    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2> {
+        next_logits(pick(hidden_nd, rows), &cache.head_dw, self.config.final_softcap)
+    }
+
+    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
+        token_logps(pick(hidden_nd, rows), self.head(), targets, self.config.final_softcap)
+    }
+
+    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
+        let logits_mw = pick(hidden_nd, rows).matmul(self.head().transpose());
+        match self.config.final_softcap {
+            Some(cap) => logits_mw.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits_mw,
+        }
+    }
+
+    fn device(&self) -> Device {
+        self.norm.device()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn max_positions(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+}

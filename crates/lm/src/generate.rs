@@ -1,0 +1,300 @@
+//! Sampling answers from a causal language model, many at a time.
+//!
+//! Owns the batch: slots of a key-value cache, each working on one request; a finished request leaves its slot to the next
+//! waiting one, so that the batch stays full to the end. Requests that share a prompt are prefilled once. A request's random
+//! numbers come from its own seed and the position, so that its answer does not depend on its neighbours.
+//! Knows nothing of text: requests and completions are token ids.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::causal::{CausalLm, KvCache};
+use crate::kernel::CachedSegment;
+use crate::weights::values;
+use crate::sampling::{RowRng, Sampling, SamplingError, Scratch, draw, greedy, log_probability};
+
+/// One answer wanted.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The whole prompt, the bos and the opening of the model's turn included. Requests with one prompt share the `Arc`.
+    pub prompt: Arc<[u32]>,
+    /// Seed of this answer's random stream; unused when decoding greedily.
+    pub seed: u64,
+}
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Decoding {
+    /// The most likely one.
+    Greedy,
+    /// One drawn from the filtered distribution.
+    Sample(Sampling),
+}
+
+/// What holds for all requests of a call.
+#[derive(Clone, Debug)]
+pub struct GenerateConfig {
+    pub decoding: Decoding,
+    /// Tokens of one answer at most, the stop token included.
+    pub max_new_tokens: usize,
+    /// Tokens that end an answer.
+    pub stop_ids: Vec<u32>,
+    /// Answers worked on at one time.
+    pub max_batch: usize,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model gave a stop token, which is the last of the answer.
+    Stop,
+    /// The answer reached `max_new_tokens` or the end of the model's context.
+    Length,
+}
+
+impl FinishReason {
+    /// `stop` or `length`, as tables and JSON spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The new tokens, a stop token included.
+    pub token_ids: Vec<u32>,
+    /// Log-probability of each in nats, under the model's unfiltered distribution at temperature 1.
+    pub logps: Vec<f32>,
+    pub finish_reason: FinishReason,
+}
+
+/// Why requests cannot be answered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum GenerateError {
+    #[error("request {index} has an empty prompt")]
+    EmptyPrompt { index: usize },
+    #[error(
+        "the prompt of request {index} has {n_tokens} tokens, which leaves no room for an answer in the model's context \
+         of {max}; shorten the prompt or drop it"
+    )]
+    PromptTooLong { index: usize, n_tokens: usize, max: usize },
+    #[error("request {index} holds token {id}, but the model's vocabulary ends at {vocab_size}")]
+    UnknownToken { index: usize, id: u32, vocab_size: usize },
+    #[error("draw token {position} of request {index}")]
+    Sampling { index: usize, position: usize, source: SamplingError },
+    #[error("stopped on request after {n_done} of {n_requests} answers")]
+    Cancelled { n_done: usize, n_requests: usize },
+}
+
+/// Answers every request, handing over each answer as it ends, in no fixed order.
+pub fn generate<M: CausalLm>(
+    model: &M,
+    requests: &[Request],
+    config: &GenerateConfig,
+    cancel: &AtomicBool,
+    on_done: &mut dyn FnMut(usize, Completion),
+) -> Result<(), GenerateError> {
+    check(model, requests)?;
+    let mut batch = Batch::new(model, requests, config);
+    let mut n_done = 0;
+    while batch.admit() {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(GenerateError::Cancelled { n_done, n_requests: requests.len() });
+        }
+        for (index, completion) in batch.step()? {
+            n_done += 1;
+            on_done(index, completion);
+        }
+    }
+    Ok(())
+}
+
+fn check<M: CausalLm>(model: &M, requests: &[Request]) -> Result<(), GenerateError> {
+    let (max, vocab_size) = (model.max_positions(), model.vocab_size());
+    for (index, request) in requests.iter().enumerate() {
+        let n_tokens = request.prompt.len();
+        if n_tokens == 0 {
+            return Err(GenerateError::EmptyPrompt { index });
+        }
+        if n_tokens >= max {
+            return Err(GenerateError::PromptTooLong { index, n_tokens, max });
+        }
+        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= vocab_size) {
+            return Err(GenerateError::UnknownToken { index, id: *id, vocab_size });
+        }
+    }
+    Ok(())
+}
+
+struct Batch<'a, M> {
+    model: &'a M,
+    requests: &'a [Request],
+    config: &'a GenerateConfig,
+    waiting: VecDeque<usize>,
+    cache: KvCache,
+    slots: Vec<Option<Row>>,
+}
+
+/// A request at work in a slot.
+struct Row {
+    index: usize,
+    state: Progress,
+    rng: RowRng,
+    token_ids: Vec<u32>,
+    logps: Vec<f32>,
+    scratch: Scratch,
+}
+
+enum Progress {
+    /// The prompt is to be read.
+    Fresh,
+    /// The prompt is read by the row in this other slot, in the same step.
+    Follows(usize),
+    /// The prompt and all new tokens but the last are in the cache.
+    Underway,
+}
+
+impl<'a, M: CausalLm> Batch<'a, M> {
+    fn new(model: &'a M, requests: &'a [Request], config: &'a GenerateConfig) -> Self {
+        let n_slots = config.max_batch.min(requests.len()).max(1);
+        let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+        let capacity = (longest + config.max_new_tokens).min(model.max_positions());
+        Self {
+            model,
+            requests,
+            config,
+            waiting: (0..requests.len()).collect(),
+            cache: model.new_cache(n_slots, capacity),
+            slots: (0..n_slots).map(|_| None).collect(),
+        }
+    }
+
+    /// Puts waiting requests into free slots; false when nothing is left to do.
+    fn admit(&mut self) -> bool {
+        let mut leader: Option<usize> = None;
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].is_some() {
+                continue;
+            }
+            let Some(index) = self.waiting.pop_front() else { break };
+            let request = &self.requests[index];
+            let shared = leader.filter(|leader| {
+                self.slots[*leader].as_ref().is_some_and(|row| self.requests[row.index].prompt == request.prompt)
+            });
+            let state = match shared {
+                Some(leader) => Progress::Follows(leader),
+                None => {
+                    leader = Some(slot);
+                    Progress::Fresh
+                }
+            };
+            self.slots[slot] = Some(Row {
+                index,
+                state,
+                rng: RowRng::new(request.seed),
+                token_ids: Vec::new(),
+                logps: Vec::new(),
+                scratch: Scratch::default(),
+            });
+        }
+        self.slots.iter().any(Option::is_some)
+    }
+
+    /// One forward pass over the slots: prompts of fresh rows and the last token of the others.
+    fn step(&mut self) -> Result<Vec<(usize, Completion)>, GenerateError> {
+        let mut ids = Vec::new();
+        let mut segments = Vec::new();
+        let mut last_rows = Vec::new();
+        let mut logits_row_of_slot = vec![0; self.slots.len()];
+        for (slot, row) in self.slots.iter().enumerate() {
+            let Some(row) = row else { continue };
+            let prompt = &self.requests[row.index].prompt;
+            let start = ids.len();
+            let n_past = match row.state {
+                Progress::Follows(_) => continue,
+                Progress::Fresh => {
+                    ids.extend_from_slice(prompt);
+                    0
+                }
+                Progress::Underway => {
+                    ids.extend(row.token_ids.last());
+                    prompt.len() + row.token_ids.len() - 1
+                }
+            };
+            let rows: Range<usize> = start..ids.len();
+            logits_row_of_slot[slot] = last_rows.len();
+            last_rows.push(rows.end - 1);
+            segments.push(CachedSegment { rows, slot, n_past });
+        }
+        let hidden = self.model.hidden_cached(&ids, &segments.into(), &mut self.cache);
+        let logits = self.model.next_logits(hidden, &last_rows, &self.cache);
+        let logits = values(logits);
+        self.share_prompts(&mut logits_row_of_slot);
+        self.choose(&logits, &logits_row_of_slot)?;
+        Ok(self.finished())
+    }
+
+    /// Copies the prompt's cache from the row that read it to those that follow it.
+    fn share_prompts(&mut self, logits_row_of_slot: &mut [usize]) {
+        for slot in 0..self.slots.len() {
+            if let Some(Row { state: Progress::Follows(leader), index, .. }) = self.slots[slot] {
+                self.cache.copy_slot(leader, slot, self.requests[index].prompt.len());
+                logits_row_of_slot[slot] = logits_row_of_slot[leader];
+            }
+        }
+    }
+
+    /// Chooses the next token of every row.
+    fn choose(&mut self, logits: &[f32], logits_row_of_slot: &[usize]) -> Result<(), GenerateError> {
+        let (w, decoding) = (self.model.vocab_size(), self.config.decoding);
+        self.slots.par_iter_mut().zip(logits_row_of_slot).try_for_each(|(row, logits_row)| {
+            let Some(row) = row else { return Ok(()) };
+            row.state = Progress::Underway;
+            let position = row.token_ids.len();
+            let logits = &logits[logits_row * w..][..w];
+            let id = next_token(logits, decoding, row)
+                .map_err(|source| GenerateError::Sampling { index: row.index, position, source })?;
+            row.token_ids.push(id);
+            row.logps.push(log_probability(logits, id) as f32);
+            Ok(())
+        })
+    }
+
+    /// Takes the rows that are done out of their slots.
+    fn finished(&mut self) -> Vec<(usize, Completion)> {
+        let mut done = Vec::new();
+        for slot in &mut self.slots {
+            let Some(row) = slot else { continue };
+            let n_tokens = self.requests[row.index].prompt.len() + row.token_ids.len();
+            let stopped = row.token_ids.last().is_some_and(|id| self.config.stop_ids.contains(id));
+            let full = row.token_ids.len() >= self.config.max_new_tokens || n_tokens >= self.model.max_positions();
+            if stopped || full {
+                let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+                let row = slot.take().expect("the slot holds a row");
+                let completion = Completion { token_ids: row.token_ids, logps: row.logps, finish_reason };
+                done.push((row.index, completion));
+            }
+        }
+        done
+    }
+}
+
+fn next_token(logits: &[f32], decoding: Decoding, row: &mut Row) -> Result<u32, SamplingError> {
+    match decoding {
+        Decoding::Greedy => greedy(logits),
+        Decoding::Sample(sampling) => {
+            let uniform = row.rng.uniform(row.token_ids.len() as u64);
+            let candidates = sampling.filter(logits, &mut row.scratch)?;
+            let chosen = draw(candidates, uniform).ok_or(SamplingError::NothingLeft { n_logits: logits.len() })?;
+            Ok(chosen.id)
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The fused operations of the models, as an extension of Burn's backends.
+//!
+//! Owns the operations whose plain composition of tensor operations is slow: root-mean-square norm, attention, gated
+//! units, the vocabulary head, the optimiser step. Each has a hand-written CPU version with its own backward pass on Burn's tape.
+//! Knows nothing of architectures: what a model needs to say about an operation is in its `Spec`.
+//!
+//! n tokens, d hidden size, m picked rows, w vocabulary
+
+pub mod attention;
+mod autodiff;
+mod flex;
+pub mod glu;
+mod head;
+pub mod math;
+mod norm;
+#[cfg(test)]
+mod reference;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, DispatchTensor, backend_extension};
+use burn::tensor::Tensor;
+
+pub use attention::{AttentionSpec, CacheLayout, CachedSegment, Rope, SlotCopy};
+pub use glu::Activation;
+pub use norm::RmsNormSpec;
+
+/// Differentiable operations. `*_backward` gives the gradients of its forward in argument order.
+#[backend_extension(Flex, Autodiff)]
+pub trait Kernels: Backend {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, spec: RmsNormSpec) -> FloatTensor<Self>;
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: RmsNormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn self_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        segments: Arc<[Range<usize>]>,
+        spec: Arc<AttentionSpec>,
+    ) -> FloatTensor<Self>;
+    fn self_attention_backward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        segments: Arc<[Range<usize>]>,
+        spec: Arc<AttentionSpec>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn glu(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+    fn glu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn token_logps(
+        hidden: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+    ) -> FloatTensor<Self>;
+    fn token_logps_backward(
+        hidden: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// One AdamW step (Loshchilov and Hutter 2019) with its constants already combined.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWSpec {
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// Number of this step, from 1: sets the bias correction.
+    pub step: u64,
+    /// Factor on the gradient before anything else: global-norm clipping.
+    pub grad_scale: f64,
+}
+
+/// Operations outside the tape.
+#[backend_extension(Flex)]
+pub trait PlainKernels: Backend {
+    /// Attention of new tokens over their slots' caches; gives back output, keys and values.
+    fn cached_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        layout: CacheLayout,
+        segments: Arc<[CachedSegment]>,
+        spec: Arc<AttentionSpec>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The caches with the first `n_tokens` of one slot copied to another.
+    fn copy_slot(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        layout: CacheLayout,
+        copy: SlotCopy,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `softcap(hidden · head)`, for products with few rows.
+    fn next_logits(hidden: FloatTensor<Self>, head: FloatTensor<Self>, softcap: Option<f32>) -> FloatTensor<Self>;
+
+    /// New weight, first and second moment.
+    fn adamw(
+        weight: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AdamWSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// `x / rms(x) · (offset + weight)` per row of `x[n, d]`.
+pub fn rms_norm(x_nd: Tensor<2>, weight_d: &Tensor<1>, spec: RmsNormSpec) -> Tensor<2> {
+    let out = <Dispatch as Kernels>::rms_norm(x_nd.into_dispatch(), weight_d.clone().into_dispatch(), spec);
+    Tensor::from_dispatch(out)
+}
+
+/// Causal self-attention `[n, heads · head dim]` within each segment of packed rows.
+pub fn self_attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    segments: &Arc<[Range<usize>]>,
+    spec: &Arc<AttentionSpec>,
+) -> Tensor<2> {
+    let out = <Dispatch as Kernels>::self_attention(
+        q.into_dispatch(),
+        k.into_dispatch(),
+        v.into_dispatch(),
+        segments.clone(),
+        spec.clone(),
+    );
+    Tensor::from_dispatch(out)
+}
+
+/// `act(gate) · up`.
+pub fn glu(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::glu(gate.into_dispatch(), up.into_dispatch(), activation))
+}
+
+/// Log-probabilities `[m]` in nats of `targets[i]` under `softcap(hidden[i] · tableᵀ)`, with `table[w, d]`.
+pub fn token_logps(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], softcap: Option<f64>) -> Tensor<1> {
+    let out = <Dispatch as Kernels>::token_logps(
+        hidden_md.into_dispatch(),
+        table_wd.into_dispatch(),
+        targets.into(),
+        softcap.map(|cap| cap as f32),
+    );
+    Tensor::from_dispatch(out)
+}
+
+/// Keys and values of past tokens of one layer.
+#[derive(Debug)]
+pub struct LayerCache {
+    keys: Option<Tensor<1>>,
+    values: Option<Tensor<1>>,
+    layout: CacheLayout,
+    n_kv_heads: usize,
+    head_dim: usize,
+}
+
+impl LayerCache {
+    /// Room for `capacity` tokens in each of `n_slots`.
+    pub fn new(n_slots: usize, capacity: usize, spec: &AttentionSpec, device: &burn::tensor::Device) -> Self {
+        let len = n_slots * spec.n_kv_heads * spec.head_dim * capacity;
+        Self {
+            keys: Some(Tensor::zeros([len], device)),
+            values: Some(Tensor::zeros([len], device)),
+            layout: CacheLayout { capacity },
+            n_kv_heads: spec.n_kv_heads,
+            head_dim: spec.head_dim,
+        }
+    }
+
+    /// Copies the first `n_tokens` of slot `from` to slot `to`.
+    pub fn copy_slot(&mut self, from: usize, to: usize, n_tokens: usize) {
+        let (keys, values) = self.take();
+        let copy = SlotCopy { from, to, n_tokens, n_kv_heads: self.n_kv_heads, head_dim: self.head_dim };
+        let (keys, values) = <Dispatch as PlainKernels>::copy_slot(keys, values, self.layout, copy);
+        self.put(keys, values);
+    }
+
+    /// Moves the tensors out, so that a kernel is their only owner and writes in place.
+    fn take(&mut self) -> (DispatchTensor, DispatchTensor) {
+        match (self.keys.take(), self.values.take()) {
+            (Some(keys), Some(values)) => (keys.into_dispatch(), values.into_dispatch()),
+            _ => unreachable!("every method puts the cache back before it returns"),
+        }
+    }
+
+    fn put(&mut self, keys: DispatchTensor, values: DispatchTensor) {
+        self.keys = Some(Tensor::from_dispatch(keys));
+        self.values = Some(Tensor::from_dispatch(values));
+    }
+
+    /// Attention of new tokens over their slots, whose caches take them in.
+    pub fn attend(
+        &mut self,
+        q: Tensor<2>,
+        k: Tensor<2>,
+        v: Tensor<2>,
+        segments: &Arc<[CachedSegment]>,
+        spec: &Arc<AttentionSpec>,
+    ) -> Tensor<2> {
+        let (keys, values) = self.take();
+        let (out, keys, values) = <Dispatch as PlainKernels>::cached_attention(
+            q.into_dispatch(),
+            k.into_dispatch(),
+            v.into_dispatch(),
+            keys,
+            values,
+            self.layout,
+            segments.clone(),
+            spec.clone(),
+        );
+        self.put(keys, values);
+        Tensor::from_dispatch(out)
+    }
+}
+
+/// `softcap(hidden · head)` `[m, w]`, with `head[d, w]` in row order.
+pub fn next_logits(hidden_md: Tensor<2>, head_dw: &Tensor<2>, softcap: Option<f64>) -> Tensor<2> {
+    let softcap = softcap.map(|cap| cap as f32);
+    let out =
+        <Dispatch as PlainKernels>::next_logits(hidden_md.into_dispatch(), head_dw.clone().into_dispatch(), softcap);
+    Tensor::from_dispatch(out)
+}
+
+/// One AdamW step on one parameter: new weight, first and second moment.
+pub fn adamw<const D: usize>(
+    weight: Tensor<D>,
+    first: Tensor<D>,
+    second: Tensor<D>,
+    grad: Tensor<D>,
+    spec: AdamWSpec,
+) -> (Tensor<D>, Tensor<D>, Tensor<D>) {
+    let (weight, first, second) = <Dispatch as PlainKernels>::adamw(
+        weight.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        grad.into_dispatch(),
+        spec,
+    );
+    (Tensor::from_dispatch(weight), Tensor::from_dispatch(first), Tensor::from_dispatch(second))
+}

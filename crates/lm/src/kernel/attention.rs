@@ -1,0 +1,398 @@
+//! Causal attention on slices: grouped queries, rotary positions, sliding window, soft cap; forward, backward, cached.
+//!
+//! Owns the arithmetic of one (sequence, key head) pair and the spreading of pairs over threads. Knows nothing of tensors.
+//! Scores are never kept for the backward pass: recomputing a row costs less than reading it back.
+//!
+//! t tokens of one sequence, h query heads, g key heads, d head dim
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::math::{self, accumulate_rows, axpy, vectorized};
+
+/// Cosines and sines of the rotary position embedding, `[position, d / 2]` each.
+///
+/// Su et al. 2021, in the half-split layout of the published checkpoints: element `i` turns with element `i + d / 2`.
+#[derive(Debug)]
+pub struct Rope {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rope {
+    /// Tables for `n_positions`, from the inverse frequency of each element pair.
+    pub fn new(inverse_frequencies: &[f32], n_positions: usize) -> Self {
+        let half = inverse_frequencies.len();
+        let angles = (0..n_positions)
+            .flat_map(|position| inverse_frequencies.iter().map(move |frequency| position as f32 * frequency));
+        let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        Self { half, cos, sin }
+    }
+
+    /// Number of positions the tables reach.
+    pub fn n_positions(&self) -> usize {
+        self.cos.len() / self.half.max(1)
+    }
+
+    /// Turns `x[d]` to `position` and multiplies it by `scale`; a negative `direction` turns it back.
+    #[inline(always)]
+    fn rotate(&self, x: &[f32], position: usize, scale: f32, direction: f32, out: &mut [f32]) {
+        let cos = &self.cos[position * self.half..][..self.half];
+        let sin = &self.sin[position * self.half..][..self.half];
+        let (x1, x2) = x.split_at(self.half);
+        let (out1, out2) = out.split_at_mut(self.half);
+        for i in 0..self.half {
+            let (c, s) = (cos[i] * scale, sin[i] * scale * direction);
+            out1[i] = x1[i] * c - x2[i] * s;
+            out2[i] = x2[i] * c + x1[i] * s;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn tables(&self) -> (&[f32], &[f32], usize) {
+        (&self.cos, &self.sin, self.half)
+    }
+}
+
+/// What one attention layer needs to know besides its tensors.
+#[derive(Clone, Debug)]
+pub struct AttentionSpec {
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    /// Factor on `q · k`.
+    pub scale: f32,
+    /// `cap · tanh(score / cap)` before the mask (Gemma 2, section 2).
+    pub softcap: Option<f32>,
+    /// How many keys a query sees, itself included; all earlier ones where absent.
+    pub window: Option<usize>,
+    pub rope: Arc<Rope>,
+}
+
+impl AttentionSpec {
+    /// First key that the query at `position` sees.
+    #[inline(always)]
+    fn first_key(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    fn group(&self) -> usize {
+        self.n_heads / self.n_kv_heads
+    }
+}
+
+/// A query row of a sequence inside the packed batch: which rows, which cache slot, how many tokens came before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedSegment {
+    pub rows: Range<usize>,
+    pub slot: usize,
+    pub n_past: usize,
+}
+
+/// One head's slice of row `row` of a `[n, heads · d]` matrix.
+#[inline(always)]
+fn head(x: &[f32], row: usize, n_heads: usize, head: usize, d: usize) -> &[f32] {
+    &x[(row * n_heads + head) * d..][..d]
+}
+
+/// `scores ← softmax(softcap(scores))`.
+#[inline(always)]
+fn normalise(scores: &mut [f32], cap: Option<f32>) {
+    if let Some(cap) = cap {
+        math::softcap(scores, cap);
+    }
+    let shift = math::max(scores);
+    let sum = math::exp_sum(scores, shift);
+    math::scale(scores, 1.0 / sum);
+}
+
+fn pairs(segments: &[Range<usize>], n_kv_heads: usize) -> Vec<(Range<usize>, usize)> {
+    segments.iter().flat_map(|segment| (0..n_kv_heads).map(move |g| (segment.clone(), g))).collect()
+}
+
+/// Output `[n, h · d]` of causal self-attention within each segment.
+pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Range<usize>], spec: &AttentionSpec) -> Vec<f32> {
+    let (d, h, group) = (spec.head_dim, spec.n_heads, spec.group());
+    let pairs = pairs(segments, spec.n_kv_heads);
+    let blocks: Vec<Vec<f32>> = pairs
+        .par_iter()
+        .map(|(segment, g)| vectorized(|| forward_pair(q, k, v, segment.clone(), *g, spec)))
+        .collect();
+    let mut out = vec![0.0; q.len()];
+    for ((segment, g), block) in pairs.iter().zip(&blocks) {
+        let t = segment.len();
+        for in_group in 0..group {
+            for (i, row) in segment.clone().enumerate() {
+                let target = (row * h + g * group + in_group) * d;
+                out[target..target + d].copy_from_slice(&block[(in_group * t + i) * d..][..d]);
+            }
+        }
+    }
+    out
+}
+
+/// Keys of one head turned to their positions and laid `[d, t]`, so that a score row is a sum over contiguous rows.
+#[inline(always)]
+fn rotated_keys_transposed(k: &[f32], segment: &Range<usize>, g: usize, spec: &AttentionSpec) -> Vec<f32> {
+    let (d, t) = (spec.head_dim, segment.len());
+    let mut turned = vec![0.0; d];
+    let mut keys_dt = vec![0.0; d * t];
+    for (j, row) in segment.clone().enumerate() {
+        spec.rope.rotate(head(k, row, spec.n_kv_heads, g, d), j, 1.0, 1.0, &mut turned);
+        for (c, value) in turned.iter().enumerate() {
+            keys_dt[c * t + j] = *value;
+        }
+    }
+    keys_dt
+}
+
+#[inline(always)]
+fn forward_pair(q: &[f32], k: &[f32], v: &[f32], segment: Range<usize>, g: usize, spec: &AttentionSpec) -> Vec<f32> {
+    let (d, t, group) = (spec.head_dim, segment.len(), spec.group());
+    let keys_dt = rotated_keys_transposed(k, &segment, g, spec);
+    let values = &v[(segment.start * spec.n_kv_heads) * d..];
+    let mut block = vec![0.0; group * t * d];
+    let mut query = vec![0.0; d];
+    let mut scores = vec![0.0; t];
+    for in_group in 0..group {
+        for i in 0..t {
+            let row = head(q, segment.start + i, spec.n_heads, g * group + in_group, d);
+            spec.rope.rotate(row, i, spec.scale, 1.0, &mut query);
+            let first = spec.first_key(i);
+            let scores = &mut scores[first..=i];
+            scores.fill(0.0);
+            accumulate_rows(scores, &query, &keys_dt, t, first);
+            normalise(scores, spec.softcap);
+            let out = &mut block[(in_group * t + i) * d..][..d];
+            let stride = spec.n_kv_heads * d;
+            accumulate_rows(out, scores, &values[first * stride..], stride, g * d);
+        }
+    }
+    block
+}
+
+/// Gradients of [`forward`] with respect to `q`, `k` and `v`, from the gradient of its output.
+pub fn backward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    grad: &[f32],
+    segments: &[Range<usize>],
+    spec: &AttentionSpec,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let (d, h, n_kv, group) = (spec.head_dim, spec.n_heads, spec.n_kv_heads, spec.group());
+    let pairs = pairs(segments, n_kv);
+    let blocks: Vec<PairGradients> = pairs
+        .par_iter()
+        .map(|(segment, g)| vectorized(|| backward_pair(q, k, v, grad, segment.clone(), *g, spec)))
+        .collect();
+    let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+    for ((segment, g), block) in pairs.iter().zip(&blocks) {
+        let t = segment.len();
+        for (i, row) in segment.clone().enumerate() {
+            let key = (row * n_kv + g) * d;
+            dk[key..key + d].copy_from_slice(&block.keys[i * d..][..d]);
+            dv[key..key + d].copy_from_slice(&block.values[i * d..][..d]);
+            for in_group in 0..group {
+                let query = (row * h + g * group + in_group) * d;
+                dq[query..query + d].copy_from_slice(&block.queries[(in_group * t + i) * d..][..d]);
+            }
+        }
+    }
+    (dq, dk, dv)
+}
+
+struct PairGradients {
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+#[inline(always)]
+fn backward_pair(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    grad: &[f32],
+    segment: Range<usize>,
+    g: usize,
+    spec: &AttentionSpec,
+) -> PairGradients {
+    let (d, t, n_kv, group) = (spec.head_dim, segment.len(), spec.n_kv_heads, spec.group());
+    let keys_dt = rotated_keys_transposed(k, &segment, g, spec);
+    let mut keys_td = vec![0.0; t * d];
+    let mut values_dt = vec![0.0; d * t];
+    for (j, row) in segment.clone().enumerate() {
+        let value = head(v, row, n_kv, g, d);
+        for c in 0..d {
+            keys_td[j * d + c] = keys_dt[c * t + j];
+            values_dt[c * t + j] = value[c];
+        }
+    }
+    let mut out = PairGradients {
+        queries: vec![0.0; group * t * d],
+        keys: vec![0.0; t * d],
+        values: vec![0.0; t * d],
+    };
+    let mut query = vec![0.0; d];
+    let mut turned = vec![0.0; d];
+    let (mut capped, mut probabilities, mut dp) = (vec![0.0; t], vec![0.0; t], vec![0.0; t]);
+    for in_group in 0..group {
+        for i in 0..t {
+            let h = g * group + in_group;
+            let row = segment.start + i;
+            spec.rope.rotate(head(q, row, spec.n_heads, h, d), i, spec.scale, 1.0, &mut query);
+            let first = spec.first_key(i);
+            let (capped, p, dp) = (&mut capped[first..=i], &mut probabilities[first..=i], &mut dp[first..=i]);
+            capped.fill(0.0);
+            accumulate_rows(capped, &query, &keys_dt, t, first);
+            if let Some(cap) = spec.softcap {
+                math::softcap(capped, cap);
+            }
+            p.copy_from_slice(capped);
+            normalise(p, None);
+            let out_grad = head(grad, row, spec.n_heads, h, d);
+            dp.fill(0.0);
+            accumulate_rows(dp, out_grad, &values_dt, t, first);
+            let mean = math::dot(p, dp);
+            for (dp, p) in dp.iter_mut().zip(p.iter()) {
+                *dp = p * (*dp - mean);
+            }
+            if let Some(cap) = spec.softcap {
+                let inverse = 1.0 / cap;
+                for (dp, capped) in dp.iter_mut().zip(capped.iter()) {
+                    let tanh = capped * inverse;
+                    *dp *= 1.0 - tanh * tanh;
+                }
+            }
+            turned.fill(0.0);
+            accumulate_rows(&mut turned, dp, &keys_td[first * d..], d, 0);
+            spec.rope.rotate(&turned, i, spec.scale, -1.0, &mut out.queries[(in_group * t + i) * d..][..d]);
+            for (offset, j) in (first..=i).enumerate() {
+                axpy(&mut out.keys[j * d..][..d], dp[offset], &query);
+                axpy(&mut out.values[j * d..][..d], p[offset], out_grad);
+            }
+        }
+    }
+    for j in 0..t {
+        turned.copy_from_slice(&out.keys[j * d..][..d]);
+        spec.rope.rotate(&turned, j, 1.0, -1.0, &mut out.keys[j * d..][..d]);
+    }
+    out
+}
+
+/// Where keys and values of past tokens lie: keys `[slot, g, d, capacity]`, values `[slot, g, capacity, d]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheLayout {
+    pub capacity: usize,
+}
+
+/// A prompt's cache shared with another slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotCopy {
+    pub from: usize,
+    pub to: usize,
+    pub n_tokens: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+}
+
+/// Copies the first tokens of one slot to another.
+pub fn copy_slot(keys: &mut [f32], values: &mut [f32], layout: CacheLayout, copy: SlotCopy) {
+    let SlotCopy { from, to, n_tokens, n_kv_heads, head_dim } = copy;
+    let (capacity, slot) = (layout.capacity, n_kv_heads * head_dim * layout.capacity);
+    for row in 0..n_kv_heads * head_dim {
+        let start = from * slot + row * capacity;
+        keys.copy_within(start..start + n_tokens, to * slot + row * capacity);
+    }
+    for g in 0..n_kv_heads {
+        let start = from * slot + g * head_dim * capacity;
+        values.copy_within(start..start + n_tokens * head_dim, to * slot + g * head_dim * capacity);
+    }
+}
+
+/// Attention of new tokens over their slot's cache, which takes in their keys and values first.
+///
+/// Keys are stored turned to their positions, so that a step turns only what is new.
+pub fn cached(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    keys: &mut [f32],
+    values: &mut [f32],
+    layout: CacheLayout,
+    segments: &[CachedSegment],
+    spec: &AttentionSpec,
+) -> Vec<f32> {
+    let (d, n_kv, capacity) = (spec.head_dim, spec.n_kv_heads, layout.capacity);
+    let mut turned = vec![0.0; d];
+    for segment in segments {
+        for (i, row) in segment.rows.clone().enumerate() {
+            let position = segment.n_past + i;
+            for g in 0..n_kv {
+                let base = (segment.slot * n_kv + g) * d * capacity;
+                spec.rope.rotate(head(k, row, n_kv, g, d), position, 1.0, 1.0, &mut turned);
+                for (c, value) in turned.iter().enumerate() {
+                    keys[base + c * capacity + position] = *value;
+                }
+                values[base + position * d..][..d].copy_from_slice(head(v, row, n_kv, g, d));
+            }
+        }
+    }
+    let (keys, values) = (&*keys, &*values);
+    let mut out = vec![0.0; q.len()];
+    let row_width = spec.n_heads * d;
+    let mut tasks: Vec<(&CachedSegment, &mut [f32])> = Vec::with_capacity(segments.len());
+    let mut rest = &mut out[..];
+    let mut consumed = 0;
+    for segment in segments {
+        let (_, tail) = std::mem::take(&mut rest).split_at_mut(segment.rows.start * row_width - consumed);
+        let (mine, tail) = tail.split_at_mut(segment.rows.len() * row_width);
+        consumed = segment.rows.end * row_width;
+        rest = tail;
+        tasks.push((segment, mine));
+    }
+    let n_scores: usize = segments.iter().map(|s| s.rows.len() * (s.n_past + s.rows.len())).sum();
+    let step = |(segment, out): (&CachedSegment, &mut [f32])| {
+        vectorized(|| cached_segment(q, keys, values, capacity, segment, spec, out));
+    };
+    // Waking the other threads costs about as much as this many scores.
+    if n_scores * row_width < 200_000 {
+        tasks.into_iter().for_each(step);
+    } else {
+        tasks.into_par_iter().for_each(step);
+    }
+    out
+}
+
+#[inline(always)]
+fn cached_segment(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    capacity: usize,
+    segment: &CachedSegment,
+    spec: &AttentionSpec,
+    out: &mut [f32],
+) {
+    let (d, n_kv, group) = (spec.head_dim, spec.n_kv_heads, spec.group());
+    let mut query = vec![0.0; d];
+    let mut scores = vec![0.0; segment.n_past + segment.rows.len()];
+    for (i, row) in segment.rows.clone().enumerate() {
+        let position = segment.n_past + i;
+        let first = spec.first_key(position);
+        for h in 0..spec.n_heads {
+            let base = (segment.slot * n_kv + h / group) * d * capacity;
+            spec.rope.rotate(head(q, row, spec.n_heads, h, d), position, spec.scale, 1.0, &mut query);
+            let scores = &mut scores[first..=position];
+            scores.fill(0.0);
+            accumulate_rows(scores, &query, &keys[base..base + d * capacity], capacity, first);
+            normalise(scores, spec.softcap);
+            let out = &mut out[(i * spec.n_heads + h) * d..][..d];
+            accumulate_rows(out, scores, &values[base + first * d..base + d * capacity], d, 0);
+        }
+    }
+}

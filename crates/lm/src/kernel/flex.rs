@@ -1,0 +1,239 @@
+//! The fused operations on Burn's CPU backend.
+//!
+//! Owns the passage from Burn's tensors to plain slices and back. The arithmetic is in the files beside this one; the
+//! large products stay with the backend's own matrix multiplication.
+//!
+//! m picked rows, d hidden size, w vocabulary
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::backend::flex::FlexDevice;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Shape, Slice, TensorData};
+use rayon::prelude::*;
+
+use super::math::{self, vectorized};
+use super::{
+    Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
+    attention, glu, head, norm,
+};
+
+type CpuTensor = FloatTensor<Flex>;
+
+/// The tensor laid out row after row, so that its storage can be read as one slice.
+fn contiguous(tensor: CpuTensor) -> CpuTensor {
+    if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+/// The elements in row order. Call on the result of [`contiguous`].
+fn elements(tensor: &CpuTensor) -> &[f32] {
+    tensor.as_slice::<f32>().expect("model tensors on the CPU are contiguous f32 here")
+}
+
+fn wrap(values: Vec<f32>, shape: Shape) -> CpuTensor {
+    Flex::float_from_data(TensorData::new(values, shape), &FlexDevice)
+}
+
+/// Rows `range` of a matrix, without copying.
+fn rows(matrix: &CpuTensor, range: Range<usize>) -> CpuTensor {
+    Flex::float_slice(matrix.clone(), &[Slice::from(range)])
+}
+
+fn transpose(matrix: &CpuTensor) -> CpuTensor {
+    Flex::float_swap_dims(matrix.clone(), 0, 1)
+}
+
+fn chunks(n_rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n_rows).step_by(head::CHUNK_ROWS).map(move |start| start..(start + head::CHUNK_ROWS).min(n_rows))
+}
+
+impl Kernels for Flex {
+    fn rms_norm(x: CpuTensor, weight: CpuTensor, spec: RmsNormSpec) -> CpuTensor {
+        let (x, weight) = (contiguous(x), contiguous(weight));
+        wrap(norm::forward(elements(&x), elements(&weight), spec), x.shape())
+    }
+
+    fn rms_norm_backward(
+        x: CpuTensor,
+        weight: CpuTensor,
+        grad: CpuTensor,
+        spec: RmsNormSpec,
+    ) -> (CpuTensor, CpuTensor) {
+        let (x, weight, grad) = (contiguous(x), contiguous(weight), contiguous(grad));
+        let (dx, dw) = norm::backward(elements(&x), elements(&weight), elements(&grad), spec);
+        (wrap(dx, x.shape()), wrap(dw, weight.shape()))
+    }
+
+    fn self_attention(
+        q: CpuTensor,
+        k: CpuTensor,
+        v: CpuTensor,
+        segments: Arc<[Range<usize>]>,
+        spec: Arc<AttentionSpec>,
+    ) -> CpuTensor {
+        let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
+        let out = attention::forward(elements(&q), elements(&k), elements(&v), &segments, &spec);
+        wrap(out, q.shape())
+    }
+
+    fn self_attention_backward(
+        q: CpuTensor,
+        k: CpuTensor,
+        v: CpuTensor,
+        grad: CpuTensor,
+        segments: Arc<[Range<usize>]>,
+        spec: Arc<AttentionSpec>,
+    ) -> (CpuTensor, CpuTensor, CpuTensor) {
+        let (q, k, v, grad) = (contiguous(q), contiguous(k), contiguous(v), contiguous(grad));
+        let (dq, dk, dv) =
+            attention::backward(elements(&q), elements(&k), elements(&v), elements(&grad), &segments, &spec);
+        (wrap(dq, q.shape()), wrap(dk, k.shape()), wrap(dv, v.shape()))
+    }
+
+    fn glu(gate: CpuTensor, up: CpuTensor, activation: Activation) -> CpuTensor {
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        wrap(glu::forward(elements(&gate), elements(&up), activation), gate.shape())
+    }
+
+    fn glu_backward(
+        gate: CpuTensor,
+        up: CpuTensor,
+        grad: CpuTensor,
+        activation: Activation,
+    ) -> (CpuTensor, CpuTensor) {
+        let (gate, up, grad) = (contiguous(gate), contiguous(up), contiguous(grad));
+        let (dgate, dup) = glu::backward(elements(&gate), elements(&up), elements(&grad), activation);
+        (wrap(dgate, gate.shape()), wrap(dup, up.shape()))
+    }
+
+    fn token_logps(hidden: CpuTensor, table: CpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> CpuTensor {
+        let mut out = Vec::with_capacity(targets.len());
+        for range in chunks(targets.len()) {
+            let mut logits = Flex::float_matmul(rows(&hidden, range.clone()), transpose(&table));
+            out.extend(head::logps(logits.storage_mut::<f32>(), &targets[range], softcap));
+        }
+        let n = out.len();
+        wrap(out, Shape::from([n]))
+    }
+
+    fn token_logps_backward(
+        hidden: CpuTensor,
+        table: CpuTensor,
+        grad: CpuTensor,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+    ) -> (CpuTensor, CpuTensor) {
+        let grad = contiguous(grad);
+        let mut dhidden = Vec::with_capacity(hidden.shape().num_elements());
+        let mut dtable: Option<CpuTensor> = None;
+        for range in chunks(targets.len()) {
+            let hidden = rows(&hidden, range.clone());
+            let mut logits = Flex::float_matmul(hidden.clone(), transpose(&table));
+            let grad = &elements(&grad)[range.clone()];
+            head::logits_gradient(logits.storage_mut::<f32>(), &targets[range], grad, softcap);
+            let dchunk = Flex::float_matmul(logits.clone(), table.clone());
+            dhidden.extend_from_slice(elements(&dchunk));
+            let contribution = Flex::float_matmul(transpose(&logits), hidden);
+            dtable = Some(match dtable {
+                Some(sum) => Flex::float_add(sum, contribution),
+                None => contribution,
+            });
+        }
+        let dtable = dtable.unwrap_or_else(|| wrap(vec![0.0; table.shape().num_elements()], table.shape()));
+        (wrap(dhidden, hidden.shape()), dtable)
+    }
+}
+
+impl PlainKernels for Flex {
+    fn cached_attention(
+        q: CpuTensor,
+        k: CpuTensor,
+        v: CpuTensor,
+        mut keys: CpuTensor,
+        mut values: CpuTensor,
+        layout: CacheLayout,
+        segments: Arc<[CachedSegment]>,
+        spec: Arc<AttentionSpec>,
+    ) -> (CpuTensor, CpuTensor, CpuTensor) {
+        let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
+        let out = attention::cached(
+            elements(&q),
+            elements(&k),
+            elements(&v),
+            keys.storage_mut::<f32>(),
+            values.storage_mut::<f32>(),
+            layout,
+            &segments,
+            &spec,
+        );
+        (wrap(out, q.shape()), keys, values)
+    }
+
+    fn copy_slot(
+        mut keys: CpuTensor,
+        mut values: CpuTensor,
+        layout: CacheLayout,
+        copy: SlotCopy,
+    ) -> (CpuTensor, CpuTensor) {
+        attention::copy_slot(keys.storage_mut::<f32>(), values.storage_mut::<f32>(), layout, copy);
+        (keys, values)
+    }
+
+    fn next_logits(hidden: CpuTensor, head: CpuTensor, softcap: Option<f32>) -> CpuTensor {
+        let mut logits = Flex::float_matmul(hidden, head);
+        if let Some(cap) = softcap {
+            let block = |block: &mut [f32]| vectorized(|| math::softcap(block, cap));
+            logits.storage_mut::<f32>().par_chunks_mut(16_384).for_each(block);
+        }
+        logits
+    }
+
+    fn adamw(
+        weight: CpuTensor,
+        first: CpuTensor,
+        second: CpuTensor,
+        grad: CpuTensor,
+        spec: AdamWSpec,
+    ) -> (CpuTensor, CpuTensor, CpuTensor) {
+        let (mut weight, mut first, mut second, grad) =
+            (contiguous(weight), contiguous(first), contiguous(second), contiguous(grad));
+        adamw_step(
+            weight.storage_mut::<f32>(),
+            first.storage_mut::<f32>(),
+            second.storage_mut::<f32>(),
+            elements(&grad),
+            spec,
+        );
+        (weight, first, second)
+    }
+}
+
+/// One pass over a parameter: the four arrays are read and written once.
+fn adamw_step(weight: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &[f32], spec: AdamWSpec) {
+    const BLOCK: usize = 32_768;
+    let AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale } = spec;
+    let step = i32::try_from(step).unwrap_or(i32::MAX);
+    let step_size = (learning_rate / (1.0 - beta1.powi(step))) as f32;
+    let root_correction = (1.0 / (1.0 - beta2.powi(step)).sqrt()) as f32;
+    let keep = (1.0 - learning_rate * weight_decay) as f32;
+    let (beta1, beta2, epsilon, grad_scale) = (beta1 as f32, beta2 as f32, epsilon as f32, grad_scale as f32);
+    weight
+        .par_chunks_mut(BLOCK)
+        .zip(first.par_chunks_mut(BLOCK))
+        .zip(second.par_chunks_mut(BLOCK))
+        .zip(grad.par_chunks(BLOCK))
+        .for_each(|(((weight, first), second), grad)| {
+            vectorized(|| {
+                for i in 0..weight.len() {
+                    let g = grad[i] * grad_scale;
+                    first[i] = beta1.mul_add(first[i], (1.0 - beta1) * g);
+                    second[i] = beta2.mul_add(second[i], (1.0 - beta2) * g * g);
+                    let denominator = second[i].sqrt().mul_add(root_correction, epsilon);
+                    weight[i] = keep.mul_add(weight[i], -step_size * first[i] / denominator);
+                }
+            });
+        });
+}

@@ -1,0 +1,334 @@
+//! From logits to the next token: which tokens may be drawn, with what probabilities, and the draw itself.
+//!
+//! Owns the filters (temperature, top_k, top_p, min_p in that order, with the rules of the published processors) and
+//! the random stream of a row. Knows nothing of models or batches; nothing is allocated per row once the scratch
+//! buffers have grown.
+
+use std::cmp::Ordering;
+
+/// How tokens are drawn. A filter that is not set is off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    temperature: f64,
+    top_k: Option<usize>,
+    top_p: Option<f64>,
+    min_p: Option<f64>,
+}
+
+/// Settings or logits that no token can be drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum SamplingError {
+    #[error("temperature is {0}; a number above 0 is needed")]
+    Temperature(f64),
+    #[error("top_k is 0; at least 1 token must stay")]
+    TopK,
+    #[error("top_p is {0}; a number above 0 and at most 1 is needed")]
+    TopP(f64),
+    #[error("min_p is {0}; a number from 0 to 1 is needed")]
+    MinP(f64),
+    #[error("logit {id} is {value}; every logit must be finite or minus infinity")]
+    Logit { id: usize, value: f32 },
+    #[error("all {n_logits} logits are minus infinity; one finite logit is needed")]
+    NothingLeft { n_logits: usize },
+}
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    pub id: u32,
+    /// Among the candidates of this step; they sum to 1.
+    pub probability: f32,
+}
+
+/// Buffers that a filter reuses from row to row.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    entries: Vec<Entry>,
+    pool: Vec<Entry>,
+    scores: Vec<f32>,
+    bins: Vec<f64>,
+    candidates: Vec<Candidate>,
+}
+
+/// `weight` is the probability relative to the most likely token: `exp(score - largest score)`.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: u32,
+    score: f32,
+    weight: f32,
+}
+
+/// Bins of [`top_p_cut`]: each is this many nats of score wide. Below the last bin the mass is e^-32 of the top's.
+const BIN_NATS: f32 = 1.0 / 32.0;
+const N_BINS: usize = 1024;
+
+impl Sampling {
+    pub fn new(
+        temperature: f64,
+        top_k: Option<usize>,
+        top_p: Option<f64>,
+        min_p: Option<f64>,
+    ) -> Result<Self, SamplingError> {
+        // In f32, as the logits are divided: a positive f64 may round to zero there.
+        if !(temperature as f32 > 0.0 && (temperature as f32).is_finite()) {
+            return Err(SamplingError::Temperature(temperature));
+        }
+        if top_k == Some(0) {
+            return Err(SamplingError::TopK);
+        }
+        if let Some(p) = top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
+            return Err(SamplingError::TopP(p));
+        }
+        if let Some(p) = min_p.filter(|p| !(0.0..=1.0).contains(p)) {
+            return Err(SamplingError::MinP(p));
+        }
+        Ok(Self {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+        })
+    }
+
+    /// The tokens that may be drawn, ascending by id, with their probabilities.
+    ///
+    /// * temperature: `score = logit / temperature`.
+    /// * top_k: scores below the k-th largest are dropped, so entries equal to it all stay.
+    /// * top_p: in ascending order, tokens are dropped while the cumulative probability is at most `1 - top_p`. Of equal
+    ///   scores at the cut the lower ids stay; the published processors leave that to an unstable sort.
+    /// * min_p: probabilities below `min_p` times the largest are dropped.
+    ///
+    /// Minus infinity is never a candidate. Takes O(vocabulary) time. Source: the processors of transformers.
+    pub fn filter<'a>(
+        &self,
+        logits: &[f32],
+        scratch: &'a mut Scratch,
+    ) -> Result<&'a [Candidate], SamplingError> {
+        let Self {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+        } = *self;
+        score(logits, temperature as f32, &mut scratch.entries)?;
+        if let Some(k) = top_k.filter(|k| *k < scratch.entries.len()) {
+            keep_top_k(k, scratch);
+        }
+        weigh(&mut scratch.entries);
+        if let Some(p) = top_p.filter(|p| *p < 1.0) {
+            keep_top_p(p, scratch);
+        }
+        if let Some(p) = min_p {
+            scratch.entries.retain(|entry| f64::from(entry.weight) >= p);
+        }
+        let total: f64 = scratch
+            .entries
+            .iter()
+            .map(|entry| f64::from(entry.weight))
+            .sum();
+        let normal = |entry: &Entry| Candidate {
+            id: entry.id,
+            probability: (f64::from(entry.weight) / total) as f32,
+        };
+        scratch.candidates.clear();
+        scratch
+            .candidates
+            .extend(scratch.entries.iter().map(normal));
+        Ok(&scratch.candidates)
+    }
+}
+
+/// The candidate at `uniform` in [0, 1) of the cumulative probability, or `None` without candidates.
+pub fn draw(candidates: &[Candidate], uniform: f64) -> Option<Candidate> {
+    let total: f64 = candidates
+        .iter()
+        .map(|candidate| f64::from(candidate.probability))
+        .sum();
+    let mut left = uniform * total;
+    for candidate in candidates {
+        left -= f64::from(candidate.probability);
+        if left < 0.0 {
+            return Some(*candidate);
+        }
+    }
+    // Rounding may leave a crumb after the last candidate; one with probability 0 is still never drawn.
+    candidates
+        .iter()
+        .rev()
+        .find(|candidate| candidate.probability > 0.0)
+        .copied()
+}
+
+/// The id of the largest logit; of equal ones the lowest.
+pub fn greedy(logits: &[f32]) -> Result<u32, SamplingError> {
+    let mut best: Option<(u32, f32)> = None;
+    for (id, &value) in logits.iter().enumerate() {
+        check_logit(id, value)?;
+        if value > best.map_or(f32::NEG_INFINITY, |(_, best)| best) {
+            best = Some((id as u32, value));
+        }
+    }
+    best.map(|(id, _)| id).ok_or(SamplingError::NothingLeft {
+        n_logits: logits.len(),
+    })
+}
+
+/// Natural logarithm of the probability of `id` under the unfiltered logits at temperature 1, nats.
+pub fn log_probability(logits: &[f32], id: u32) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits
+        .iter()
+        .map(|logit| f64::from((logit - largest).exp()))
+        .sum();
+    f64::from(logits[id as usize] - largest) - total.ln()
+}
+
+/// The random numbers of one row, addressed by position, so that they do not depend on batches or restarts.
+///
+/// Number `i` is the top 53 bits of `mix(mix(seed) + (i + 1) · 0x9e3779b97f4a7c15)` over 2^53, where `mix` is the
+/// finaliser of SplitMix64 (Steele, Lea and Flood 2014): the generator's own stream, read at any place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowRng {
+    state: u64,
+}
+
+impl RowRng {
+    /// Rows should have unrelated seeds, such as digests.
+    pub fn new(seed: u64) -> Self {
+        Self { state: mix(seed) }
+    }
+
+    /// A number in [0, 1); `position` counts the new tokens of the row from 0.
+    pub fn uniform(&self, position: u64) -> f64 {
+        let counter = position.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mix(self.state.wrapping_add(counter)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn check_logit(id: usize, value: f32) -> Result<(), SamplingError> {
+    if value < f32::INFINITY {
+        Ok(())
+    } else {
+        Err(SamplingError::Logit { id, value })
+    }
+}
+
+fn score(logits: &[f32], temperature: f32, entries: &mut Vec<Entry>) -> Result<(), SamplingError> {
+    entries.clear();
+    for (id, &logit) in logits.iter().enumerate() {
+        check_logit(id, logit)?;
+        if logit > f32::NEG_INFINITY {
+            // A small temperature may take a finite logit out of range.
+            let score = (logit / temperature).clamp(f32::MIN, f32::MAX);
+            entries.push(Entry {
+                id: id as u32,
+                score,
+                weight: 0.0,
+            });
+        }
+    }
+    if entries.is_empty() {
+        return Err(SamplingError::NothingLeft {
+            n_logits: logits.len(),
+        });
+    }
+    Ok(())
+}
+
+fn keep_top_k(k: usize, scratch: &mut Scratch) {
+    scratch.scores.clear();
+    scratch
+        .scores
+        .extend(scratch.entries.iter().map(|entry| entry.score));
+    let (_, &mut smallest, _) = scratch
+        .scores
+        .select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    scratch.entries.retain(|entry| entry.score >= smallest);
+}
+
+fn weigh(entries: &mut [Entry]) {
+    let largest = entries
+        .iter()
+        .map(|entry| entry.score)
+        .fold(f32::NEG_INFINITY, f32::max);
+    for entry in entries {
+        entry.weight = (entry.score - largest).exp();
+    }
+}
+
+/// Ascending, a token goes while the mass up to and with it is at most `1 - top_p`: descending, it stays while the mass
+/// before it is below `top_p`.
+fn keep_top_p(top_p: f64, scratch: &mut Scratch) {
+    let cut = top_p_cut(top_p, scratch);
+    scratch
+        .entries
+        .retain(|entry| descending(entry, &cut) != Ordering::Greater);
+}
+
+/// The last token that stays. Whole bins of mass are passed over first; only the bin that holds the cut is looked into,
+/// and there by halves, so that no long list is ever sorted.
+fn top_p_cut(top_p: f64, scratch: &mut Scratch) -> Entry {
+    let Scratch {
+        entries,
+        pool,
+        bins,
+        ..
+    } = scratch;
+    let largest = entries
+        .iter()
+        .map(|entry| entry.score)
+        .fold(f32::NEG_INFINITY, f32::max);
+    let bin = |entry: &Entry| (((largest - entry.score) / BIN_NATS) as usize).min(N_BINS - 1);
+    bins.clear();
+    bins.resize(N_BINS, 0.0);
+    for entry in entries.iter() {
+        bins[bin(entry)] += f64::from(entry.weight);
+    }
+    let mut left = top_p * bins.iter().sum::<f64>();
+    let mut holder = 0;
+    while holder + 1 < N_BINS && bins[holder] < left {
+        left -= bins[holder];
+        holder += 1;
+    }
+    pool.clear();
+    pool.extend(entries.iter().filter(|entry| bin(entry) == holder));
+    // Rounding may let the search run past the last bin that holds anything: then everything stays.
+    if pool.is_empty() {
+        return entries
+            .iter()
+            .copied()
+            .max_by(descending)
+            .unwrap_or(entries[0]);
+    }
+    let mut range = 0..pool.len();
+    while range.len() > 1 {
+        let middle = range.len() / 2;
+        let part = &mut pool[range.clone()];
+        part.select_nth_unstable_by(middle, descending);
+        let upper: f64 = part[..middle]
+            .iter()
+            .map(|entry| f64::from(entry.weight))
+            .sum();
+        if upper < left {
+            left -= upper;
+            range.start += middle;
+        } else {
+            range.end = range.start + middle;
+        }
+    }
+    pool[range.start]
+}
+
+/// Larger scores first, of equal ones the lower id.
+fn descending(a: &Entry, b: &Entry) -> Ordering {
+    b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
+}
+
+#[cfg(test)]
+mod tests;

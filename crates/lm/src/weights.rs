@@ -1,0 +1,136 @@
+//! From published tensors to a model's parameters.
+//!
+//! Owns the passage between the two layouts of a linear weight and the drawing of fresh weights. Knows nothing of file
+//! formats: a source hands over the values of one named tensor at a time, so that loading streams.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::checkpoint::CheckpointError;
+use crate::params::ParamMut;
+
+/// Where the values of a model's tensors come from.
+pub trait WeightSource {
+    /// The values of tensor `name` in row order, which must have `shape`.
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError>;
+}
+
+/// Reads tensors from a source onto a device.
+pub struct Loader<'a> {
+    source: &'a mut dyn WeightSource,
+    device: Device,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader that puts what it reads onto `device`.
+    pub fn new(source: &'a mut dyn WeightSource, device: &Device) -> Self {
+        Self { source, device: device.clone() }
+    }
+
+    /// A vector of `n` values.
+    pub fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<1>, CheckpointError> {
+        let values = self.source.read(name, &[n])?;
+        Ok(Tensor::from_data(TensorData::new(values, [n]), &self.device))
+    }
+
+    /// A matrix held as published.
+    pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, CheckpointError> {
+        let values = self.source.read(name, &shape)?;
+        Ok(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    /// A linear weight, published `[out, in]`, held `[in, out]`.
+    pub fn linear(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Tensor<2>, CheckpointError> {
+        let values = transposed(&self.source.read(name, &[n_out, n_in])?, n_out, n_in);
+        Ok(Tensor::from_data(TensorData::new(values, [n_in, n_out]), &self.device))
+    }
+
+    /// Where the tensors go.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// A `[rows, columns]` matrix in row order, turned to `[columns, rows]`.
+fn transposed(values: &[f32], n_rows: usize, n_columns: usize) -> Vec<f32> {
+    // Square tiles keep both sides of the copy within a few cache lines.
+    const TILE: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row_tile in (0..n_rows).step_by(TILE) {
+        for column_tile in (0..n_columns).step_by(TILE) {
+            for row in row_tile..(row_tile + TILE).min(n_rows) {
+                for column in column_tile..(column_tile + TILE).min(n_columns) {
+                    out[column * n_rows + row] = values[row * n_columns + column];
+                }
+            }
+        }
+    }
+    out
+}
+
+/// The values of a parameter in the order its published tensor has.
+pub fn published_values(param: &ParamMut<'_>) -> Vec<f32> {
+    match param {
+        ParamMut::Vector(tensor) => values((*tensor).clone()),
+        ParamMut::Matrix(tensor) => values((*tensor).clone()),
+        ParamMut::Linear(tensor) => {
+            let [n_in, n_out] = tensor.dims();
+            transposed(&values((*tensor).clone()), n_in, n_out)
+        }
+    }
+}
+
+/// The elements of a tensor in row order, as f32.
+pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now")
+}
+
+/// Fresh weights: matrices drawn from a normal distribution, norms at their neutral value, biases at zero.
+pub struct FreshWeights {
+    seed: u64,
+    /// Standard deviation of matrices; `initializer_range` of the published configs (0.02).
+    std: f64,
+    /// What a norm weight starts at: 0 where the model adds 1 to it, 1 elsewhere.
+    norm: f32,
+}
+
+impl FreshWeights {
+    /// Draws from `seed`: each tensor has a stream of its own, named after it, so that adding a layer moves no other.
+    pub fn new(seed: u64, std: f64, norm: f32) -> Self {
+        Self { seed, std, norm }
+    }
+}
+
+impl WeightSource for FreshWeights {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let n = shape.iter().product();
+        if name.ends_with("norm.weight") {
+            return Ok(vec![self.norm; n]);
+        }
+        if name.ends_with(".bias") {
+            return Ok(vec![0.0; n]);
+        }
+        if name.ends_with("logit_scale") {
+            return Ok(vec![1.0; n]);
+        }
+        let mut stream = blake3::Hasher::new_derive_key("sluice fresh weights v1")
+            .update(&self.seed.to_le_bytes())
+            .update(name.as_bytes())
+            .finalize_xof();
+        let mut uniform = || {
+            let mut bytes = [0; 8];
+            stream.fill(&mut bytes);
+            // 53 bits, shifted by half a step: never 0, never 1.
+            ((u64::from_le_bytes(bytes) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        };
+        let mut values = Vec::with_capacity(n + 1);
+        while values.len() < n {
+            // Box and Muller 1958: two normal draws from two uniform ones.
+            let radius = self.std * (-2.0 * uniform().ln()).sqrt();
+            let angle = std::f64::consts::TAU * uniform();
+            values.push((radius * angle.cos()) as f32);
+            values.push((radius * angle.sin()) as f32);
+        }
+        values.truncate(n);
+        Ok(values)
+    }
+}

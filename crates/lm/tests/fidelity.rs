@@ -1,0 +1,191 @@
+//! The models against the outputs of the original Python libraries (tests/fixtures, a README in each folder).
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use sluice_lm::causal::CausalLm;
+use sluice_lm::checkpoint::Checkpoint;
+use sluice_lm::gemma2::Gemma2;
+use sluice_lm::generate::{Decoding, GenerateConfig, Request, generate};
+use sluice_lm::model::{CausalModel, load_causal, load_reward};
+use sluice_lm::packed::Packed;
+use sluice_lm::reward::{HeadDtype, Reward};
+use sluice_lm::weights::values;
+
+fn fixture(path: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(path)
+}
+
+/// The rows of a JSON list.
+fn rows(path: &str) -> Vec<Value> {
+    serde_json::from_slice(&std::fs::read(fixture(path)).expect(path)).expect(path)
+}
+
+/// A safetensors file of expected values.
+struct Expected(Vec<u8>);
+
+impl Expected {
+    fn open(path: &str) -> Self {
+        Self(std::fs::read(fixture(path)).expect(path))
+    }
+
+    fn tensor(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
+        let file = SafeTensors::deserialize(&self.0).expect("a safetensors file");
+        let view = file.tensor(name).unwrap_or_else(|_| panic!("tensor {name}"));
+        (view.shape().to_vec(), view.data().to_vec())
+    }
+
+    fn f32(&self, name: &str) -> Vec<f32> {
+        self.tensor(name).1.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    /// Rows of token ids, cut to where the mask is set. The names of both tensors begin with `side`.
+    fn rows(&self, side: &str) -> Vec<Vec<u32>> {
+        let read = |name: String| -> (usize, Vec<i64>) {
+            let (shape, bytes) = self.tensor(&name);
+            let values = bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+            (shape[1], values)
+        };
+        let (width, ids) = read(format!("{side}input_ids"));
+        let (_, mask) = read(format!("{side}attention_mask"));
+        let rows = ids.chunks_exact(width).zip(mask.chunks_exact(width));
+        rows.map(|(ids, mask)| {
+            ids.iter().zip(mask).filter(|(_, mask)| **mask == 1).map(|(id, _)| *id as u32).collect()
+        })
+        .collect()
+    }
+}
+
+fn largest_difference(ours: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(ours.len(), want.len());
+    ours.iter().zip(want).fold(0.0, |a, (x, y)| a.max((x - y).abs()))
+}
+
+/// Prints `what`: measured error against tolerance, then holds it.
+fn hold(what: &str, error: f32, tolerance: f32) {
+    println!("{what}: error {error:.2e}, tolerance {tolerance:.0e}");
+    assert!(error <= tolerance, "{what}: error {error:e} exceeds {tolerance:e}");
+}
+
+fn gemma2(folder: &str) -> (Checkpoint, Gemma2) {
+    let checkpoint = Checkpoint::open(&fixture(folder)).expect(folder);
+    match load_causal(&checkpoint, &Device::flex()).expect(folder) {
+        CausalModel::Gemma2(model) => (checkpoint, model),
+        CausalModel::Llama(_) => panic!("{folder} is a Gemma-2 model"),
+    }
+}
+
+fn all_logits(model: &Gemma2, batch: &Packed) -> Vec<Vec<f32>> {
+    let hidden = model.hidden(batch);
+    let of = |segment: &std::ops::Range<usize>| {
+        let rows: Vec<usize> = segment.clone().collect();
+        values(model.logits(hidden.clone(), &rows))
+    };
+    batch.segments().iter().map(of).collect()
+}
+
+#[test]
+fn gemma2_logits_equal_the_reference_for_every_padding() {
+    let (_, model) = gemma2("gemma2-tiny");
+    let expected = Expected::open("gemma2-tiny/forward.safetensors");
+    for (side, ids) in [("right", "right."), ("left", "left."), ("left_positions", "left.")] {
+        let logits = all_logits(&model, &Packed::new(&expected.rows(ids)));
+        for (i, ours) in logits.iter().enumerate() {
+            let error = largest_difference(ours, &expected.f32(&format!("{side}.logits.{i}")));
+            hold(&format!("gemma2-tiny, {side} row {i}, logits"), error, 9e-4);
+        }
+    }
+}
+
+#[test]
+fn gemma2_hidden_states_equal_the_reference_layer_by_layer() {
+    let (_, model) = gemma2("gemma2-tiny");
+    let row = &Expected::open("gemma2-tiny/forward.safetensors").rows("right.")[0];
+    let expected = Expected::open("gemma2-tiny/hidden_states.safetensors");
+    for (k, state) in model.hidden_by_layer(&Packed::new(&[row])).into_iter().enumerate() {
+        let error = largest_difference(&values(state), &expected.f32(&format!("hidden_states.{k}")));
+        hold(&format!("gemma2-tiny, hidden states {k}"), error, 9e-4);
+    }
+}
+
+#[test]
+fn gemma2_from_bf16_shards_equals_the_f32_run_of_the_same_weights() {
+    let (_, model) = gemma2("gemma2-tiny-bf16");
+    let expected = Expected::open("gemma2-tiny-bf16/forward.safetensors");
+    let rows = expected.rows("");
+    for (i, ours) in all_logits(&model, &Packed::new(&rows)).iter().enumerate() {
+        let error = largest_difference(ours, &expected.f32(&format!("f32.logits.{i}")));
+        hold(&format!("gemma2-tiny-bf16 in f32, row {i}, logits"), error, 4e-4);
+    }
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+#[test]
+fn greedy_continuations_are_the_reference_ones_in_any_batch() {
+    let (_, model) = gemma2("gemma2-tiny");
+    let cases = rows("gemma2-tiny/greedy.json");
+    let requests: Vec<Request> =
+        cases.iter().map(|case| Request { prompt: ids(&case["prompt_ids"]).into(), seed: 0 }).collect();
+    for max_batch in [1, 3, 64] {
+        let config = GenerateConfig { decoding: Decoding::Greedy, max_new_tokens: 40, stop_ids: vec![], max_batch };
+        let mut answers = vec![Vec::new(); cases.len()];
+        generate(&model, &requests, &config, &false.into(), &mut |index, answer| answers[index] = answer.token_ids)
+            .expect("four short prompts");
+        for (case, answer) in cases.iter().zip(answers) {
+            assert_eq!(answer, ids(&case["continuation_ids"]), "batch {max_batch}");
+        }
+    }
+}
+
+#[test]
+fn response_log_probabilities_equal_the_reference() {
+    let (_, model) = gemma2("gemma2-tiny");
+    for (i, row) in rows("gemma2-tiny/response_logprobs.json").iter().enumerate() {
+        let prompt = ids(&row["prompt_ids"]);
+        let response = ids(&row["response_ids"]);
+        let want = row["logprobs"].as_array().expect("log-probs");
+        let want: Vec<f32> = want.iter().map(|x| x.as_f64().expect("a number") as f32).collect();
+        let batch = Packed::new(&[[prompt.clone(), response.clone()].concat()]);
+        let predicted_from: Vec<usize> = (0..response.len()).map(|k| prompt.len() + k - 1).collect();
+        let logps: Tensor<1> = model.token_logps(model.hidden(&batch), &predicted_from, &response);
+        hold(&format!("response log-probs, row {i}"), largest_difference(&values(logps), &want), 6e-4);
+    }
+}
+
+fn check_reward(folder: &str, tolerance: f32) {
+    let checkpoint = Checkpoint::open(&fixture(folder)).expect(folder);
+    let model = load_reward(&checkpoint, &Device::flex()).expect(folder);
+    let rows = rows(&format!("{folder}/expected.json"));
+    let conversations: Vec<Vec<u32>> = rows.iter().map(|row| ids(&row["input_ids"])).collect();
+    let batched = model.score(&conversations, HeadDtype::F32).expect(folder);
+    let numbers = |value: &Value| -> Vec<f32> {
+        value.as_array().map_or(vec![], |v| v.iter().map(|x| x.as_f64().expect("a number") as f32).collect())
+    };
+    let mut errors = [0.0f32; 3];
+    for ((row, conversation), ours) in rows.iter().zip(&conversations).zip(&batched) {
+        let alone = &model.score(std::slice::from_ref(conversation), HeadDtype::F32).expect(folder)[0];
+        let want = row["score"].as_f64().expect("a score") as f32;
+        for Reward { score, rewards, gating } in [ours, alone] {
+            errors[0] = errors[0].max((score - want).abs());
+            if !rewards.is_empty() {
+                errors[1] = errors[1].max(largest_difference(rewards, &numbers(&row["rewards"])));
+                errors[2] = errors[2].max(largest_difference(gating, &numbers(&row["gating_output"])));
+            }
+        }
+    }
+    for (what, error) in ["score", "rewards", "gating"].iter().zip(errors) {
+        hold(&format!("{folder}, {what}, batched and alone"), error, tolerance);
+    }
+}
+
+#[test]
+fn reward_models_equal_the_reference_batched_and_alone() {
+    check_reward("llama3-armorm-tiny", 4e-5);
+    check_reward("reward-seqcls-tiny", 4e-5);
+    check_reward("reward-seqcls-gemma2-tiny", 3e-4);
+}

@@ -1,0 +1,1 @@
+//! The DAG of a pipeline: order, schemas, its picture as a tree.

@@ -1,0 +1,164 @@
+//! `${params.x}` and `${profile.x}`: references from any value to the parameters and the profile in use.
+//! Owns lookup and text insertion; refuses to know where a value is used.
+//!
+//! A reference that is the whole value keeps the type, even of a map; inside a longer text it is spelt out.
+//! `$${` stands for a literal `${`. A resolved value keeps the place where it was defined.
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::span::Span;
+use crate::suggest::did_you_mean;
+use crate::tree::{Entry, Node, Value};
+
+/// What references can name.
+pub(crate) struct Scope<'a> {
+    pub params: &'a Node,
+    pub profile: &'a Node,
+}
+
+/// A copy of `node` with every reference replaced; what cannot be resolved is reported and broken.
+pub(crate) fn resolve(node: &Node, scope: &Scope<'_>, faults: &mut Vec<Diagnostic>) -> Node {
+    Resolver { scope, faults, open: Vec::new() }.node(node)
+}
+
+struct Resolver<'a, 'f> {
+    scope: &'a Scope<'a>,
+    faults: &'f mut Vec<Diagnostic>,
+    /// The references being followed, outermost first.
+    open: Vec<String>,
+}
+
+/// A piece of a text with references in it.
+enum Piece<'t> {
+    Text(&'t str),
+    Reference(&'t str),
+    Unclosed,
+}
+
+impl Resolver<'_, '_> {
+    fn node(&mut self, node: &Node) -> Node {
+        let value = match &node.value {
+            Value::Str(text) if text.contains("${") => return self.text(text, node.span),
+            Value::List(items) => Value::List(items.iter().map(|item| self.node(item)).collect()),
+            Value::Map(entries) => Value::Map(entries.iter().map(|entry| self.entry(entry)).collect()),
+            other => other.clone(),
+        };
+        Node { value, span: node.span }
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Entry {
+        Entry { key: entry.key.clone(), value: self.node(&entry.value) }
+    }
+
+    fn text(&mut self, text: &str, span: Span) -> Node {
+        let pieces = pieces(text);
+        if let [Piece::Reference(path)] = pieces.as_slice() {
+            return self.lookup(path, span).unwrap_or(Node::broken(span));
+        }
+        let mut filled = String::with_capacity(text.len());
+        for piece in pieces {
+            match piece {
+                Piece::Text(literal) => filled.push_str(literal),
+                Piece::Reference(path) => match self.lookup(path, span).and_then(|node| self.spelt(path, &node, span)) {
+                    Some(value) => filled.push_str(&value),
+                    None => return Node::broken(span),
+                },
+                Piece::Unclosed => {
+                    let fault = Diagnostic::new(Code::Reference, span, "`${` is never closed");
+                    self.faults.push(fault.help("write `${params.NAME}`, or `$${` for the two characters themselves"));
+                    return Node::broken(span);
+                }
+            }
+        }
+        Node { value: Value::Str(filled), span }
+    }
+
+    /// The value a reference names, itself resolved.
+    fn lookup(&mut self, path: &str, span: Span) -> Option<Node> {
+        let path = path.trim();
+        if self.open.iter().any(|open| open == path) {
+            let chain = self.open.iter().map(String::as_str).chain([path]);
+            let chain = chain.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" → ");
+            let message = format!("the reference goes round in a circle: {chain}");
+            self.faults.push(Diagnostic::new(Code::Reference, span, message));
+            return None;
+        }
+        let (root, rest) = path.split_once('.').unwrap_or((path, ""));
+        let mut node = match root {
+            "params" => self.scope.params,
+            "profile" => self.scope.profile,
+            _ => {
+                let message = format!("`${{{path}}}` names neither `params` nor `profile`");
+                let help = did_you_mean(root, ["params", "profile"])
+                    .unwrap_or_else(|| "write `${params.NAME}` or `${profile.NAME}`".to_owned());
+                self.faults.push(Diagnostic::new(Code::Reference, span, message).help(help));
+                return None;
+            }
+        };
+        let mut walked = root.to_owned();
+        for key in rest.split('.').filter(|_| !rest.is_empty()) {
+            match node.get(key) {
+                Some(next) => node = next,
+                None => return self.unknown(path, &walked, key, node, span),
+            }
+            walked = format!("{walked}.{key}");
+        }
+        self.open.push(path.to_owned());
+        let resolved = self.node(node);
+        self.open.pop();
+        Some(resolved)
+    }
+
+    fn unknown(&mut self, path: &str, parent: &str, key: &str, node: &Node, span: Span) -> Option<Node> {
+        if matches!(node.value, Value::Broken) {
+            return None;
+        }
+        let keys: Vec<&str> =
+            node.entries().unwrap_or(&[]).iter().map(|entry| entry.key.text.as_str()).collect();
+        let message = format!("`${{{path}}}`: `{parent}` has no `{key}`");
+        let mut fault = Diagnostic::new(Code::Reference, span, message);
+        fault.help = did_you_mean(key, keys.iter().copied())
+            .or_else(|| (!keys.is_empty()).then(|| format!("`{parent}` has {}", keys.join(", "))));
+        self.faults.push(fault);
+        None
+    }
+
+    /// A value as it stands inside a text.
+    fn spelt(&mut self, path: &str, node: &Node, span: Span) -> Option<String> {
+        match &node.value {
+            Value::Str(text) => Some(text.clone()),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => Some(node.describe()),
+            Value::Broken => None,
+            Value::Null | Value::List(_) | Value::Map(_) => {
+                let message = format!("`${{{path}}}` is {}, which cannot stand inside a text", node.describe());
+                self.faults.push(Diagnostic::new(Code::Reference, span, message));
+                None
+            }
+        }
+    }
+}
+
+/// Cuts a text at its references.
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if let Some(literal) = rest[..at].strip_suffix('$') {
+            pieces.extend([Piece::Text(literal), Piece::Text("${")]);
+            rest = &rest[at + 2..];
+            continue;
+        }
+        if at > 0 {
+            pieces.push(Piece::Text(&rest[..at]));
+        }
+        let Some(end) = rest[at..].find('}') else {
+            pieces.push(Piece::Unclosed);
+            return pieces;
+        };
+        pieces.push(Piece::Reference(&rest[at + 2..at + end]));
+        rest = &rest[at + end + 1..];
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest));
+    }
+    pieces
+}

@@ -1,0 +1,47 @@
+//! A pipeline: what a file says once profile, overrides and references are resolved.
+//! Owns the typed document; refuses to know in which order stages run.
+
+use crate::names::{ModelName, ProfileName, StageName};
+use crate::span::{Sources, Span};
+use crate::stage::Stage;
+
+/// A whole pipeline file, right in itself: every name it reads exists and makes what the reader expects.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    /// The texts that spans point into.
+    pub sources: Sources,
+    /// The profile in use; `None` when the file has no profiles.
+    pub profile: Option<ProfileName>,
+    /// In the order of the file.
+    pub models: Vec<Model>,
+    /// In the order of the file.
+    pub stages: Vec<Stage>,
+}
+
+impl Pipeline {
+    pub fn stage(&self, name: &StageName) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.name == *name)
+    }
+
+    pub fn model(&self, name: &ModelName) -> Option<&Model> {
+        self.models.iter().find(|model| model.name == *name)
+    }
+}
+
+/// An entry of `models`.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub name: ModelName,
+    pub location: Location,
+    /// Where the location stands.
+    pub place: Span,
+}
+
+/// Where a model is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// A folder in Hugging Face layout, relative to the project folder.
+    Folder(String),
+    /// `hf://owner/name@revision`, looked for in the local Hugging Face cache.
+    HuggingFace { owner: String, name: String, revision: Option<String> },
+}

@@ -1,0 +1,42 @@
+//! How a stage fails. Each kind has its own errors in its own file; here is what they have in common. Which stage it was
+//! and where it stands in the pipeline file is for the caller to add.
+
+use sluice_sql::SqlError;
+use sluice_store::StoreError;
+use sluice_table::TableError;
+
+use crate::ingest::IngestError;
+use crate::pair::PairError;
+use crate::sql::QueryError;
+
+/// Why a stage gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    #[error("stopped before the end")]
+    Cancelled,
+
+    #[error("a stage of kind `{kind}` cannot be run by this build")]
+    Unsupported { kind: &'static str },
+    #[error("the input `{role}` was not handed to the stage")]
+    MissingInput { role: String },
+    #[error("the input `{role}` is not {expected}")]
+    WrongInput {
+        role: String,
+        expected: &'static str,
+    },
+    #[error("read the input `{role}`")]
+    ReadInput { role: String, source: StoreError },
+    #[error("read the input `{role}`")]
+    InputTable { role: String, source: TableError },
+    #[error("write the table `{table}`")]
+    WriteOutput { table: String, source: StoreError },
+
+    #[error(transparent)]
+    Files(#[from] SqlError),
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    #[error(transparent)]
+    Pair(#[from] PairError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}

@@ -1,0 +1,391 @@
+//! `ingest`: the user's files become prompts. It owns the order in which rows are judged: condition, empty text,
+//! contamination, duplicates, limit, split. It refuses to know what the prompts are for.
+//!
+//! Files are read one after another, sorted by path, each in file order, so equal files give an equal table.
+
+mod columns;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use sluice_spec::stage::ingest::{Format, Ingest, Split as SplitParams};
+use sluice_sql::{DataFile, DataFormat, Session, matching};
+use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split, Vocabulary};
+
+use crate::{Produced, Progress, StageContext, StageError};
+use columns::{Columns, Values};
+
+/// Rows of a batch of the output.
+const BATCH_ROWS: usize = 8192;
+
+/// Files that give no prompts.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error("{file} has no rows")]
+    EmptyFile { file: String },
+    #[error(
+        "{file} has no column `{column}` to read `{role}` from; it has {}{}",
+        present.join(", "),
+        suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    )]
+    MissingColumn {
+        file: String,
+        column: String,
+        role: &'static str,
+        present: Vec<String>,
+        suggestion: Option<String>,
+    },
+    #[error("column `{column}` of {file} is {found}, but `{role}` is read from {expected}")]
+    ColumnType {
+        file: String,
+        column: String,
+        role: &'static str,
+        found: DataType,
+        expected: &'static str,
+    },
+    #[error("row {row} of {file} has the split `{found}`, expected {}", expected.join(" or "))]
+    UnknownSplit {
+        file: String,
+        row: u64,
+        found: String,
+        expected: Vec<String>,
+    },
+    #[error("no prompts left of {n_read} rows: {}", counts.join(", "))]
+    NothingLeft { n_read: u64, counts: Vec<String> },
+}
+
+pub fn run(params: &Ingest, context: &StageContext<'_>) -> Result<Produced, StageError> {
+    let Ingested { batches, counts } = ingest(params, context.project, &|n_read| {
+        context.report(Progress::rows(n_read, None));
+        context.stop_if_cancelled()
+    })?;
+    let output = context.write_table(
+        Prompts::NAME,
+        Prompts::schema(),
+        batches.into_iter().map(Ok),
+    )?;
+    Ok(Produced::new(vec![output]).with_metrics(counts.metrics()))
+}
+
+/// The prompts of some files.
+#[derive(Debug)]
+pub struct Ingested {
+    pub batches: Vec<RecordBatch>,
+    pub counts: Counts,
+}
+
+/// What became of the rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub n_read: u64,
+    /// The condition was not true.
+    pub n_filtered: u64,
+    /// The prompt was absent or had only blanks.
+    pub n_empty: u64,
+    /// The prompt was met before.
+    pub n_duplicates: u64,
+    /// The prompt is also in the held-out files.
+    pub n_contaminated: u64,
+    pub n_train: u64,
+    pub n_heldout: u64,
+}
+
+/// Reads the files of a stage. `after_batch` is told how many rows were read so far, and may stop the reading.
+pub fn ingest(
+    params: &Ingest,
+    project: &Path,
+    after_batch: &dyn Fn(u64) -> Result<(), StageError>,
+) -> Result<Ingested, StageError> {
+    let Ingest {
+        from,
+        heldout_from,
+        format,
+        map,
+        filter,
+        dedup,
+        limit,
+        split,
+    } = params;
+    let reading = Reading {
+        session: Session::new(Vec::new())?,
+        project,
+        format: format.value,
+        columns: Columns::of(map, split),
+        filter: filter.value.as_deref(),
+        after_batch,
+    };
+
+    // Held-out files come first although their rows stand last: a prompt in both must not be trained on.
+    let mut heldout = Gathered::new(dedup.value, None, HashSet::new());
+    if let Some(patterns) = heldout_from {
+        heldout.read(&reading, &patterns.value, &|_, _| Split::Heldout)?;
+    }
+    let limit = limit.value.map(|count| u64::from(count.get()));
+    let mut train = Gathered::new(dedup.value, limit, std::mem::take(&mut heldout.seen));
+    train.counts.n_read = heldout.counts.n_read;
+    train.read(&reading, &from.value, &|id, written| {
+        written.unwrap_or_else(|| split_by_digest(id, split))
+    })?;
+
+    let counts = train.counts.and(heldout.counts);
+    if counts.n_train + counts.n_heldout == 0 {
+        return Err(counts.nothing_left().into());
+    }
+    Ok(Ingested {
+        batches: train.finish().into_iter().chain(heldout.finish()).collect(),
+        counts,
+    })
+}
+
+/// Which split a prompt falls into: its digest, salted with the seed, as a number from 0 to 1, is below the share.
+fn split_by_digest(id: PromptId, split: &SplitParams) -> Split {
+    let SplitParams {
+        column: _,
+        heldout,
+        seed,
+    } = split;
+    let mut hasher = blake3::Hasher::new_derive_key("sluice split v1");
+    hasher.update(&seed.value.get().to_le_bytes());
+    hasher.update(id.as_bytes());
+    let mut head = [0; 8];
+    hasher.finalize_xof().fill(&mut head);
+    // The upper 53 bits are exactly a double.
+    let position = (u64::from_le_bytes(head) >> 11) as f64 / (1_u64 << 53) as f64;
+    if position < heldout.value.get() {
+        Split::Heldout
+    } else {
+        Split::Train
+    }
+}
+
+/// How files are read, the same for all of them.
+struct Reading<'a> {
+    session: Session,
+    project: &'a Path,
+    format: Option<Format>,
+    columns: Columns<'a>,
+    filter: Option<&'a str>,
+    after_batch: &'a dyn Fn(u64) -> Result<(), StageError>,
+}
+
+impl Reading<'_> {
+    fn open(&self, path: &Path) -> Result<DataFile<'_>, StageError> {
+        let format = match self.format {
+            Some(Format::Parquet) => DataFormat::Parquet,
+            Some(Format::Jsonl) => DataFormat::Jsonl,
+            Some(Format::Csv) => DataFormat::Csv,
+            None => DataFormat::of_extension(path)?,
+        };
+        let file = DataFile::open(&self.session, path, format, &self.columns.text_names())?;
+        self.columns.check(&self.shown(path), &file.schema())?;
+        Ok(file)
+    }
+
+    /// The path as the user would write it.
+    fn shown(&self, path: &Path) -> String {
+        path.strip_prefix(self.project)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    }
+}
+
+/// Decides the split of a row from its prompt and from what the file says, if it says anything.
+type SplitRule<'r> = dyn Fn(PromptId, Option<Split>) -> Split + 'r;
+
+/// Rows that were kept so far, and what the next ones are judged by.
+struct Gathered {
+    dedup: bool,
+    limit: Option<u64>,
+    seen: HashSet<PromptId>,
+    /// Prompts of the held-out files.
+    reserved: HashSet<PromptId>,
+    builder: PromptsBuilder,
+    batches: Vec<RecordBatch>,
+    counts: Counts,
+}
+
+impl Gathered {
+    fn new(dedup: bool, limit: Option<u64>, reserved: HashSet<PromptId>) -> Self {
+        Self {
+            dedup,
+            limit,
+            seen: HashSet::new(),
+            reserved,
+            builder: PromptsBuilder::new(),
+            batches: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn read(
+        &mut self,
+        reading: &Reading<'_>,
+        patterns: &[String],
+        rule: &SplitRule<'_>,
+    ) -> Result<(), StageError> {
+        for path in matching(reading.project, patterns)? {
+            if self.is_full() {
+                break;
+            }
+            self.read_file(reading, &path, rule)?;
+        }
+        Ok(())
+    }
+
+    fn read_file(
+        &mut self,
+        reading: &Reading<'_>,
+        path: &PathBuf,
+        rule: &SplitRule<'_>,
+    ) -> Result<(), StageError> {
+        let file = reading.open(path)?;
+        let source = path
+            .file_name()
+            .map(|name| name.to_string_lossy())
+            .unwrap_or_default();
+        let mut source_row = 0;
+        for batch in file.scan(&reading.columns.names(), reading.filter)? {
+            let values = reading.columns.values(&reading.shown(path), &batch?)?;
+            for row in 0..values.len() {
+                if self.is_full() {
+                    return Ok(());
+                }
+                let written = values
+                    .split(row)
+                    .map(|word| {
+                        word.parse::<Split>()
+                            .map_err(|_| IngestError::UnknownSplit {
+                                file: reading.shown(path),
+                                row: source_row,
+                                found: word.to_owned(),
+                                expected: Split::ALL
+                                    .iter()
+                                    .map(|split| format!("`{split}`"))
+                                    .collect(),
+                            })
+                    })
+                    .transpose();
+                self.judge(&values, row, &source, source_row, |id| {
+                    Ok(rule(id, written?))
+                })?;
+                source_row += 1;
+            }
+            (reading.after_batch)(self.counts.n_read)?;
+        }
+        Ok(())
+    }
+
+    fn judge(
+        &mut self,
+        values: &Values,
+        row: usize,
+        source: &str,
+        source_row: u64,
+        split: impl FnOnce(PromptId) -> Result<Split, IngestError>,
+    ) -> Result<(), IngestError> {
+        self.counts.n_read += 1;
+        if !values.keep(row) {
+            self.counts.n_filtered += 1;
+            return Ok(());
+        }
+        let Some(prompt) = values
+            .prompt(row)
+            .filter(|prompt| !prompt.trim().is_empty())
+        else {
+            self.counts.n_empty += 1;
+            return Ok(());
+        };
+        let id = PromptId::of(prompt);
+        if self.reserved.contains(&id) {
+            self.counts.n_contaminated += 1;
+            return Ok(());
+        }
+        if !self.seen.insert(id) && self.dedup {
+            self.counts.n_duplicates += 1;
+            return Ok(());
+        }
+        let split = split(id)?;
+        match split {
+            Split::Train => self.counts.n_train += 1,
+            Split::Heldout => self.counts.n_heldout += 1,
+        }
+        self.builder.push(PromptRow {
+            prompt_id: &id.to_string(),
+            prompt,
+            reference: values.reference(row),
+            group: values.group(row),
+            split,
+            source,
+            source_row,
+            response: values.response(row),
+            label: values.label(row),
+        });
+        if self.builder.len() == BATCH_ROWS {
+            self.batches.push(self.builder.finish());
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit
+            .is_some_and(|limit| self.counts.n_train + self.counts.n_heldout >= limit)
+    }
+
+    fn finish(mut self) -> Vec<RecordBatch> {
+        if !self.builder.is_empty() {
+            self.batches.push(self.builder.finish());
+        }
+        self.batches
+    }
+}
+
+impl Counts {
+    /// Of two readings, the first of which went on counting `n_read` where the other stopped.
+    fn and(self, other: Counts) -> Self {
+        Self {
+            n_read: self.n_read,
+            n_filtered: self.n_filtered + other.n_filtered,
+            n_empty: self.n_empty + other.n_empty,
+            n_duplicates: self.n_duplicates + other.n_duplicates,
+            n_contaminated: self.n_contaminated + other.n_contaminated,
+            n_train: self.n_train + other.n_train,
+            n_heldout: self.n_heldout + other.n_heldout,
+        }
+    }
+
+    fn metrics(self) -> [(&'static str, f64); 7] {
+        let Counts {
+            n_read,
+            n_filtered,
+            n_empty,
+            n_duplicates,
+            n_contaminated,
+            n_train,
+            n_heldout,
+        } = self;
+        [
+            ("rows_read", n_read as f64),
+            ("dropped_where", n_filtered as f64),
+            ("dropped_empty", n_empty as f64),
+            ("dropped_duplicate", n_duplicates as f64),
+            ("dropped_contaminated", n_contaminated as f64),
+            ("train", n_train as f64),
+            ("heldout", n_heldout as f64),
+        ]
+    }
+
+    fn nothing_left(self) -> IngestError {
+        let dropped = self
+            .metrics()
+            .into_iter()
+            .filter(|(name, n)| name.starts_with("dropped") && *n > 0.0);
+        let counts = dropped.map(|(name, n)| format!("{n} {name}")).collect();
+        IngestError::NothingLeft {
+            n_read: self.n_read,
+            counts,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! How each kind of stage runs: one file per kind, named as in crate `spec`. This file owns what the kinds share: what a
+//! stage is given, what it hands back, and how it fails. It refuses to know why a stage runs or which runs next.
+//!
+//! A stage reads its inputs by role, the name of the parameter that names them, and writes its outputs into an attempt
+//! of the store. It sees no clock, no environment and no other stage; whether it runs on a laptop or as one of many
+//! workers makes no difference to it. Dropping the attempt undoes a stage that failed.
+
+mod error;
+pub mod ingest;
+pub mod pair;
+pub mod sql;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use sluice_spec::stage::Kind;
+use sluice_store::{Artifact, Attempt, ModelDigest, Output, Store};
+
+pub use error::StageError;
+
+/// What a stage is given.
+pub struct StageContext<'a> {
+    /// The folder that paths in the pipeline file are relative to.
+    pub project: &'a Path,
+    /// Where the input tables are.
+    pub store: &'a Store,
+    /// One entry for each of `Kind::inputs` that is a table or a model, in the same order.
+    pub inputs: &'a [StageInput],
+    /// Where the outputs go.
+    pub attempt: &'a Attempt,
+    /// What to compute on.
+    pub device: Device,
+    /// Called now and then from the thread that runs the stage.
+    pub progress: &'a dyn Fn(Progress),
+    /// Set from outside when the stage should stop.
+    pub cancel: &'a AtomicBool,
+}
+
+/// One input that is resolved: it exists, and the stage's key already has its digest.
+#[derive(Debug, Clone)]
+pub struct StageInput {
+    /// The parameter that names it, such as `scores` or `baseline`; for `sql` the name it is read under.
+    pub role: String,
+    pub data: InputData,
+}
+
+#[derive(Debug, Clone)]
+pub enum InputData {
+    /// A table in the store.
+    Table(Output),
+    /// A folder in Hugging Face layout.
+    Model {
+        folder: PathBuf,
+        digest: ModelDigest,
+    },
+}
+
+/// What to compute on. Only the kinds that run a model look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    #[default]
+    Cpu,
+    Cuda {
+        index: usize,
+    },
+}
+
+/// How far a stage is. Rates and times are for the caller to work out; it has the clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    pub unit: Unit,
+    pub done: u64,
+    /// `None` while the end is not known.
+    pub total: Option<u64>,
+    /// Tokens read or made so far; 0 where there are none.
+    pub n_tokens: u64,
+    /// Loss of the last optimiser step.
+    pub loss: Option<f32>,
+}
+
+/// What `Progress::done` counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Rows,
+    Steps,
+}
+
+/// What a stage has made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Produced {
+    /// In the order of `Kind::products`; written into the attempt, and public once it is committed.
+    pub outputs: Vec<Output>,
+    /// Rows of the first output; 0 for a checkpoint.
+    pub n_rows: u64,
+    /// Named numbers about the result: equal inputs give equal metrics.
+    pub metrics: BTreeMap<String, f64>,
+    /// Provenance, such as the digest of the policy.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// Runs one stage.
+///
+/// # Errors
+/// What was wrong with the parameters, the inputs or the machine; `Cancelled` when asked to stop. The attempt is then to
+/// be dropped.
+pub fn run(kind: &Kind, context: &StageContext<'_>) -> Result<Produced, StageError> {
+    match kind {
+        Kind::Ingest(params) => ingest::run(params, context),
+        Kind::Pair(params) => pair::run(params, context),
+        Kind::Sql(params) => sql::run(params, context),
+        Kind::Sample(_) | Kind::Score(_) | Kind::Train(_) | Kind::Evaluate(_) => {
+            Err(StageError::Unsupported {
+                kind: kind.name().name(),
+            })
+        }
+    }
+}
+
+impl Progress {
+    /// Rows of a table stage.
+    pub fn rows(done: u64, total: Option<u64>) -> Self {
+        Self {
+            unit: Unit::Rows,
+            done,
+            total,
+            n_tokens: 0,
+            loss: None,
+        }
+    }
+}
+
+impl Produced {
+    /// No metrics and no facts yet.
+    pub fn new(outputs: Vec<Output>) -> Self {
+        let n_rows = outputs.first().and_then(Output::n_rows).unwrap_or(0);
+        Self {
+            outputs,
+            n_rows,
+            metrics: BTreeMap::new(),
+            facts: BTreeMap::new(),
+        }
+    }
+
+    pub fn with_metrics<'m>(mut self, metrics: impl IntoIterator<Item = (&'m str, f64)>) -> Self {
+        self.metrics.extend(
+            metrics
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        self
+    }
+}
+
+impl StageContext<'_> {
+    /// The stored table of a role.
+    pub fn output(&self, role: &str) -> Result<&Output, StageError> {
+        match &self.input(role)?.data {
+            InputData::Table(output) => Ok(output),
+            InputData::Model { .. } => Err(StageError::WrongInput {
+                role: role.to_owned(),
+                expected: "a table",
+            }),
+        }
+    }
+
+    /// All rows of the table of a role.
+    pub fn table(&self, role: &str) -> Result<Vec<RecordBatch>, StageError> {
+        let output = self.output(role)?;
+        self.store
+            .read_table(output)
+            .map_err(|source| StageError::ReadInput {
+                role: role.to_owned(),
+                source,
+            })
+    }
+
+    /// The folder and the digest of the model of a role.
+    pub fn model(&self, role: &str) -> Result<(&Path, ModelDigest), StageError> {
+        match &self.input(role)?.data {
+            InputData::Model { folder, digest } => Ok((folder, *digest)),
+            InputData::Table(_) => Err(StageError::WrongInput {
+                role: role.to_owned(),
+                expected: "a model",
+            }),
+        }
+    }
+
+    fn input(&self, role: &str) -> Result<&StageInput, StageError> {
+        let found = self.inputs.iter().find(|input| input.role == role);
+        found.ok_or_else(|| StageError::MissingInput {
+            role: role.to_owned(),
+        })
+    }
+
+    /// Writes one output table.
+    pub fn write_table(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        batches: impl IntoIterator<Item = Result<RecordBatch, StageError>>,
+    ) -> Result<Output, StageError> {
+        let failed = |source| StageError::WriteOutput {
+            table: name.to_owned(),
+            source,
+        };
+        let mut writer = self.attempt.write_table(name, schema).map_err(failed)?;
+        for batch in batches {
+            self.stop_if_cancelled()?;
+            writer.write(&batch?).map_err(failed)?;
+        }
+        let table = writer.finish().map_err(failed)?;
+        Ok(Output {
+            name: name.to_owned(),
+            artifact: Artifact::Table(table),
+        })
+    }
+
+    /// Reports progress; the caller decides how much of it is shown.
+    pub fn report(&self, progress: Progress) {
+        (self.progress)(progress);
+    }
+
+    /// To be asked between any two pieces of work that take longer than a blink.
+    pub fn stop_if_cancelled(&self) -> Result<(), StageError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            Err(StageError::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `score`: a reward model reads each response and gives it a number. It owns how rows are batched and what is counted
+//! of the scores, and refuses to know how a conversation is judged.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::array::RecordBatch;
+use sluice_lm::checkpoint::CheckpointError;
+use sluice_lm::reward::{self, Reward, ScoreError};
+use sluice_spec::stage::score::{HeadDtype, Score};
+use sluice_table::{Named, Responses, ResponseRow, ScoreRow, Scores, ScoresBuilder};
+use sluice_train::order::{by_length, micro_batches};
+
+use crate::chat::conversation_ids;
+use crate::model::Judge;
+use crate::prompts::views;
+use crate::{Produced, Progress, StageContext, StageError};
+
+/// Rows of a batch of the output.
+const BATCH_ROWS: usize = 8192;
+
+/// Responses that could not be scored. `row` names a row by its prompt and its sample.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    #[error("there are no responses to score")]
+    NoResponses,
+    #[error("write {row} in tokens")]
+    Encode { row: String, source: CheckpointError },
+    #[error("score {row}")]
+    Score { row: String, source: ScoreError },
+}
+
+/// A prompt and an answer to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Conversation<'a> {
+    pub prompt_id: &'a str,
+    pub sample_index: u32,
+    pub prompt: &'a str,
+    pub response: &'a str,
+}
+
+pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, StageError> {
+    let Score { responses: _, model: _, head_dtype, max_batch_tokens } = params;
+    let batches = context.table("responses")?;
+    let tables = views("responses", &batches, Responses::view)?;
+    let rows: Vec<ResponseRow<'_>> = tables.iter().flat_map(Responses::rows).collect();
+    if rows.is_empty() {
+        return Err(JudgeError::NoResponses.into());
+    }
+    let judge = Judge::load(context, "model")?;
+    let conversations: Vec<Conversation<'_>> = rows.iter().map(Conversation::of).collect();
+    let mut progress = Progress::rows(0, Some(rows.len() as u64));
+    context.report(progress);
+    let max_tokens = max_batch_tokens.value.get() as usize;
+    let rewards = judge.score_all(&conversations, head_dtype.value, max_tokens, &mut |n_rows, n_tokens| {
+        progress.done += n_rows as u64;
+        progress.n_tokens += n_tokens as u64;
+        context.report(progress);
+        context.stop_if_cancelled()
+    })?;
+
+    let digest = judge.digest.to_string();
+    let names = &judge.checkpoint.config.labels;
+    let parts = rows.chunks(BATCH_ROWS).zip(rewards.chunks(BATCH_ROWS));
+    let output = context.write_table(
+        Scores::NAME,
+        Scores::schema(),
+        parts.map(|(rows, rewards)| Ok(batch(rows, rewards, names, &digest))),
+    )?;
+    let mut produced = Produced::new(vec![output]).with_metrics(metrics(&conversations, &rewards));
+    produced.facts.insert("reward_model_digest".to_owned(), digest);
+    Ok(produced)
+}
+
+impl<'a> Conversation<'a> {
+    fn of(row: &ResponseRow<'a>) -> Self {
+        Self {
+            prompt_id: row.prompt_id,
+            sample_index: row.sample_index,
+            prompt: row.prompt,
+            response: row.response,
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("answer {} to prompt {}", self.sample_index, self.prompt_id)
+    }
+}
+
+impl Judge {
+    /// Scores conversations in batches of at most `max_tokens` tokens, long ones first, and gives the rewards in the
+    /// order of the conversations. `on_batch` is told the conversations and tokens of each batch.
+    pub fn score_all(
+        &self,
+        conversations: &[Conversation<'_>],
+        head: HeadDtype,
+        max_tokens: usize,
+        on_batch: &mut dyn FnMut(usize, usize) -> Result<(), StageError>,
+    ) -> Result<Vec<Reward>, StageError> {
+        let head = match head {
+            HeadDtype::F32 => reward::HeadDtype::F32,
+            HeadDtype::Bf16 => reward::HeadDtype::Bf16,
+        };
+        let mut ids = self.encode(conversations)?;
+        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+        let n_tokens = |row: usize| lengths[row];
+        let mut rewards: Vec<Option<Reward>> = vec![None; conversations.len()];
+        for rows in micro_batches(&by_length(ids.len(), &n_tokens), &n_tokens, max_tokens) {
+            let batch: Vec<Vec<u32>> = rows.iter().map(|row| std::mem::take(&mut ids[*row])).collect();
+            let scored = self.model.score(&batch, head).map_err(|source| {
+                let row = conversations[rows[index_of(&source)]].name();
+                JudgeError::Score { row, source }
+            })?;
+            on_batch(rows.len(), batch.iter().map(Vec::len).sum())?;
+            rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
+        }
+        Ok(rewards.into_iter().map(|reward| reward.expect("every row is in one batch")).collect())
+    }
+
+    fn encode(&self, conversations: &[Conversation<'_>]) -> Result<Vec<Vec<u32>>, JudgeError> {
+        let encode = |conversation: &Conversation<'_>| {
+            conversation_ids(&self.checkpoint, conversation.prompt, conversation.response)
+                .map_err(|source| JudgeError::Encode { row: conversation.name(), source })
+        };
+        conversations.iter().map(encode).collect()
+    }
+}
+
+/// Which conversation of a batch an error speaks of.
+fn index_of(error: &ScoreError) -> usize {
+    match error {
+        ScoreError::Empty { index }
+        | ScoreError::TooLong { index, .. }
+        | ScoreError::NoAssistantTurn { index, .. }
+        | ScoreError::NotFinite { index, .. } => *index,
+    }
+}
+
+fn batch(rows: &[ResponseRow<'_>], rewards: &[Reward], names: &[String], digest: &str) -> RecordBatch {
+    let mut builder = ScoresBuilder::new();
+    for (row, Reward { score, rewards, gating }) in rows.iter().zip(rewards) {
+        let ResponseRow {
+            response_id,
+            prompt_id,
+            prompt,
+            reference,
+            group,
+            split,
+            sample_index,
+            response,
+            token_ids: _,
+            n_prompt_tokens,
+            n_tokens,
+            logp_sum,
+            finish_reason,
+            seed,
+            policy_digest,
+        } = *row;
+        builder.push(ScoreRow {
+            response_id,
+            prompt_id,
+            prompt,
+            reference,
+            group,
+            split,
+            sample_index,
+            response,
+            n_prompt_tokens,
+            n_tokens,
+            logp_sum,
+            finish_reason,
+            seed,
+            policy_digest,
+            score: *score,
+            rewards: Named::new(names, rewards),
+            gating: Named::new(names, gating),
+            reward_model_digest: digest,
+        });
+    }
+    builder.finish()
+}
+
+/// Rewards are not empty: no responses are refused before the judge is loaded.
+fn metrics(conversations: &[Conversation<'_>], rewards: &[Reward]) -> [(&'static str, f64); 5] {
+    let mut ranges: HashMap<&str, (f32, f32)> = HashMap::new();
+    for (conversation, reward) in conversations.iter().zip(rewards) {
+        let (low, high) = ranges.entry(conversation.prompt_id).or_insert((reward.score, reward.score));
+        (*low, *high) = (low.min(reward.score), high.max(reward.score));
+    }
+    // By id, so that the sum does not depend on the order of a hash.
+    let spreads: BTreeMap<&str, f64> = ranges.iter().map(|(id, (low, high))| (*id, f64::from(high - low))).collect();
+    let n_tied = spreads.values().filter(|spread| **spread == 0.0).count();
+    let (n_rows, n_prompts) = (rewards.len() as f64, spreads.len() as f64);
+    [
+        ("responses", n_rows),
+        ("prompts", n_prompts),
+        ("mean_score", rewards.iter().map(|reward| f64::from(reward.score)).sum::<f64>() / n_rows),
+        ("mean_spread", spreads.values().sum::<f64>() / n_prompts),
+        ("tied_share", n_tied as f64 / n_prompts),
+    ]
+}

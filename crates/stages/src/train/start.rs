@@ -1,0 +1,70 @@
+//! What training starts from: a stored model, or a description of one whose weights are drawn.
+
+use burn::tensor::Device;
+use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_lm::config::ModelConfig;
+use sluice_lm::weights::FreshWeights;
+use sluice_spec::stage::ModelRef;
+use sluice_spec::stage::train::{self, Train};
+use sluice_store::ModelDigest;
+
+use crate::model::{Causal, Fresh, ModelError, device, expect_causal, load};
+use crate::{StageContext, StageError};
+use sluice_lm::weights::Loader;
+
+/// Standard deviation of fresh matrices: `initializer_range` of the published configurations.
+const FRESH_STD: f64 = 0.02;
+
+/// The starting model, its weights not yet read.
+pub struct Start {
+    pub checkpoint: Checkpoint,
+    /// Of the model, or of the folder that describes it.
+    pub digest: ModelDigest,
+    pub device: Device,
+    /// Its weights are to be drawn.
+    pub is_fresh: bool,
+    /// As the pipeline file names it, for the model card.
+    pub name: String,
+    seed: u64,
+}
+
+impl Start {
+    pub fn open(params: &Train, context: &StageContext<'_>) -> Result<Self, StageError> {
+        let (folder, digest) = context.model("model")?;
+        let (is_fresh, name) = match &params.model.value {
+            train::Start::Model(ModelRef::Model(name)) => (false, format!("model `{name}`")),
+            train::Start::Model(ModelRef::Stage(name)) => (false, format!("stage `{name}`")),
+            train::Start::Init(folder) => (true, format!("fresh weights of the shape in `{folder}`")),
+        };
+        let open = if is_fresh { Checkpoint::open_without_weights } else { Checkpoint::open };
+        let checkpoint = open(folder).map_err(loading)?;
+        let seed = params.seed.value.get();
+        Ok(Self { checkpoint, digest, device: device(context.device)?, is_fresh, name, seed })
+    }
+
+    /// The starting model as a causal language model.
+    pub fn causal(&self) -> Result<Causal, StageError> {
+        expect_causal(&self.checkpoint, "model")?;
+        let config = &self.checkpoint.config.model;
+        let model = if self.is_fresh {
+            Causal::load(config, &mut Loader::new(&mut self.fresh_weights(), &self.device))
+        } else {
+            load(&self.checkpoint, &self.device, |loader| Causal::load(config, loader))
+        };
+        Ok(model.map_err(loading)?)
+    }
+
+    /// Weights drawn from the stage's seed.
+    pub fn fresh_weights(&self) -> Fresh {
+        let neutral_norm = match self.checkpoint.config.model {
+            ModelConfig::Gemma2(_) => 0.0,
+            ModelConfig::Llama(_) => 1.0,
+        };
+        Fresh(FreshWeights::new(self.seed, FRESH_STD, neutral_norm))
+    }
+}
+
+/// The error of a starting model that cannot be read.
+pub fn loading(source: CheckpointError) -> ModelError {
+    ModelError::Load { role: "model".to_owned(), source }
+}

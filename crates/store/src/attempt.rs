@@ -1,0 +1,284 @@
+//! One attempt at computing a key: a private folder to write in, and the commit that makes the result public.
+//! It owns the order of publication: artifacts first, synced, and the record last. It refuses to know how the
+//! artifacts are made.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+
+use crate::digest::{ContentHash, ModelDigest, StageKey};
+use crate::disk::{self, Put};
+use crate::error::StoreError;
+use crate::layout::Layout;
+use crate::lock::KeyLock;
+use crate::reading::missing_output;
+use crate::record::{Artifact, CheckpointArtifact, Record, RecordDraft};
+use crate::table_writer::TableWriter;
+
+/// A private folder in `tmp/`, with the key's lock. Dropped without a commit, it leaves nothing behind;
+/// if the process dies, the next attempt at the key sweeps it away.
+pub struct Attempt {
+    layout: Layout,
+    lock: KeyLock,
+    folder: PathBuf,
+    written: Mutex<BTreeMap<String, Written>>,
+}
+
+/// An artifact that is finished and synced but not public yet.
+struct Written {
+    path: PathBuf,
+    artifact: Artifact,
+}
+
+/// What a commit found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Committed {
+    /// The key had no record; it has this one now.
+    Stored(Record),
+    /// The key already had a record with the same result; this is that one.
+    Same(Record),
+    /// The key already had a record with a different result. The first one stays.
+    Diverged {
+        /// The record that stays.
+        kept: Record,
+        /// The record that was to be committed; its artifacts are kept too.
+        ours: Record,
+        /// The file that says so.
+        evidence: PathBuf,
+    },
+}
+
+impl Committed {
+    /// The record that holds for the key from now on.
+    pub fn record(&self) -> &Record {
+        match self {
+            Self::Stored(record) | Self::Same(record) | Self::Diverged { kept: record, .. } => record,
+        }
+    }
+}
+
+impl Attempt {
+    pub(crate) fn begin(layout: Layout, lock: KeyLock) -> Result<Self, StoreError> {
+        layout.create()?;
+        let key = lock.key();
+        // We hold the key's lock, so whoever made these is dead.
+        for dead in layout.attempts(key)? {
+            fs::remove_dir_all(&dead).map_err(|error| StoreError::io("remove dead attempt", &dead, error))?;
+        }
+        let folder = layout.tmp().join(format!("{key}.{}", disk::unique()));
+        fs::create_dir(&folder).map_err(|error| StoreError::io("create attempt", &folder, error))?;
+        Ok(Self { layout, lock, folder, written: Mutex::default() })
+    }
+
+    /// The key that is being computed.
+    pub fn key(&self) -> StageKey {
+        self.lock.key()
+    }
+
+    /// The private folder. Anything in it that is not finished as an output goes with the attempt.
+    pub fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Open the output table `name` (letters, digits, `_`), once for each name.
+    pub fn write_table(&self, name: &str, schema: SchemaRef) -> Result<TableWriter<'_>, StoreError> {
+        TableWriter::create(self, name, schema)
+    }
+
+    /// Create an empty private folder for the output checkpoint `name`, once for each name.
+    pub fn folder(&self, name: &str) -> Result<AttemptFolder<'_>, StoreError> {
+        let path = self.folder.join(name);
+        fs::create_dir(&path).map_err(|error| StoreError::io("create folder", &path, error))?;
+        Ok(AttemptFolder { attempt: self, name: name.to_owned(), path })
+    }
+
+    /// Remember a finished output until the commit.
+    pub(crate) fn keep(&self, name: &str, path: PathBuf, artifact: Artifact) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(name.to_owned(), Written { path, artifact });
+    }
+
+    /// Publish the outputs, then the record. The first record of a key stays; a different later result is
+    /// written down as a divergence. A record whose artifacts are damaged or gone is replaced.
+    ///
+    /// # Errors
+    /// `UnwrittenOutput` when the draft names what this attempt did not finish; `NoSpace`, `ReadOnly`, `Io`.
+    /// After an error the key has no new record.
+    pub fn commit(self, draft: RecordDraft) -> Result<Committed, StoreError> {
+        let record = Record::new(self.key(), draft);
+        self.publish_outputs(&record)?;
+        let public = self.layout.record(self.key());
+        let bytes = record.to_bytes(&public)?;
+        let existing = disk::get(&public)?.map(|bytes| Record::from_bytes(&public, &bytes));
+        match existing {
+            None => {
+                let private = self.folder.join("record.json");
+                disk::write_synced(&private, &bytes)?;
+                match disk::publish_if_absent(&private, &public)? {
+                    Put::Created => Ok(Committed::Stored(record)),
+                    // Only a program that does not take the key's lock can have come between.
+                    Put::Existed => self.commit_second(record, &bytes),
+                }
+            }
+            Some(Err(StoreError::Corrupt { .. } | StoreError::Json { .. })) => {
+                disk::replace_synced(&public, &bytes)?;
+                Ok(Committed::Stored(record))
+            }
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => self.commit_second(record, &bytes),
+        }
+    }
+
+    /// Commit to a key that has a readable record.
+    fn commit_second(&self, ours: Record, bytes: &[u8]) -> Result<Committed, StoreError> {
+        let public = self.layout.record(self.key());
+        let first = disk::get(&public)?.map(|bytes| Record::from_bytes(&public, &bytes)).transpose()?;
+        let Some(first) = first else {
+            disk::replace_synced(&public, bytes)?;
+            return Ok(Committed::Stored(ours));
+        };
+        let first_is_whole = missing_output(&self.layout, &first).is_none();
+        if ours.same_result(&first) {
+            if first_is_whole {
+                return Ok(Committed::Same(first));
+            }
+            // The same rows in another file: the record must name the file that exists.
+            disk::replace_synced(&public, bytes)?;
+            return Ok(Committed::Stored(ours));
+        }
+        let (kept, other) = if first_is_whole { (&first, &ours) } else { (&ours, &first) };
+        let evidence = self.write_divergence(other)?;
+        if !first_is_whole {
+            disk::replace_synced(&public, bytes)?;
+        }
+        Ok(Committed::Diverged { kept: kept.clone(), ours, evidence })
+    }
+
+    fn write_divergence(&self, other: &Record) -> Result<PathBuf, StoreError> {
+        let mut n = 1;
+        loop {
+            let path = self.layout.divergence(self.key(), n);
+            if disk::write_if_absent(&path, &other.to_bytes(&path)?)? == Put::Created {
+                return Ok(path);
+            }
+            n += 1;
+        }
+    }
+
+    fn publish_outputs(&self, record: &Record) -> Result<(), StoreError> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwritten = |output: &str| StoreError::UnwrittenOutput { key: self.key(), output: output.to_owned() };
+        for output in &record.outputs {
+            let Written { path, artifact } = written.remove(&output.name).ok_or_else(|| unwritten(&output.name))?;
+            if artifact != output.artifact {
+                return Err(unwritten(&output.name));
+            }
+            match artifact {
+                Artifact::Table(table) => publish_blob(&path, &self.layout.object(table.blob), table.bytes)?,
+                Artifact::Checkpoint(checkpoint) => {
+                    publish_folder(&path, &self.layout.checkpoint(checkpoint.folder), checkpoint.folder)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        // A leftover is swept by the next attempt, so a failure here loses nothing.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A private folder that becomes a checkpoint.
+pub struct AttemptFolder<'a> {
+    attempt: &'a Attempt,
+    name: String,
+    path: PathBuf,
+}
+
+impl AttemptFolder<'_> {
+    /// Where to write the files.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sync every file, make it read-only, and hand the folder to the attempt, which publishes it when it
+    /// commits. `digest` is the caller's digest of the model in it.
+    pub fn seal(self, digest: ModelDigest) -> Result<CheckpointArtifact, StoreError> {
+        let files = files_below(&self.path)?;
+        let mut bytes = 0;
+        for file in &files {
+            let path = self.path.join(file);
+            let sync = || {
+                let file = fs::File::open(&path)?;
+                file.sync_all()?;
+                Ok(file.metadata()?.len())
+            };
+            bytes += sync().map_err(|error| StoreError::io("sync", &path, error))?;
+            disk::make_read_only(&path)?;
+        }
+        disk::sync_folder(&self.path)?;
+        let folder = hash_folder(&self.path)?;
+        let checkpoint = CheckpointArtifact { digest, folder, n_files: files.len() as u64, bytes };
+        self.attempt.keep(&self.name, self.path, Artifact::Checkpoint(checkpoint.clone()));
+        Ok(checkpoint)
+    }
+}
+
+fn publish_blob(private: &Path, public: &Path, bytes: u64) -> Result<(), StoreError> {
+    disk::make_read_only(private)?;
+    // A blob of the wrong size is a damaged one, and ours is whole.
+    if fs::metadata(public).is_ok_and(|found| found.len() != bytes) {
+        fs::remove_file(public).map_err(|error| StoreError::io("remove damaged", public, error))?;
+    }
+    disk::publish_if_absent(private, public).map(drop)
+}
+
+fn publish_folder(private: &Path, public: &Path, expected: ContentHash) -> Result<(), StoreError> {
+    if public.exists() {
+        if hash_folder(public).is_ok_and(|found| found == expected) {
+            return Ok(());
+        }
+        fs::remove_dir_all(public).map_err(|error| StoreError::io("remove damaged", public, error))?;
+    }
+    fs::rename(private, public).map_err(|error| StoreError::io("publish", public, error))?;
+    disk::sync_folder(public.parent().unwrap_or(Path::new(".")))
+}
+
+/// The content address of a folder: over its files' sorted relative paths and hashes.
+pub(crate) fn hash_folder(folder: &Path) -> Result<ContentHash, StoreError> {
+    let mut hasher = blake3::Hasher::new_derive_key("sluice folder v1");
+    for file in files_below(folder)? {
+        let hash = disk::hash_file(&folder.join(&file))?;
+        hasher.update(&(file.len() as u64).to_le_bytes());
+        hasher.update(file.as_bytes());
+        hasher.update(hash.as_bytes());
+    }
+    Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
+}
+
+/// Relative paths of all files below a folder, with `/` between the parts, sorted.
+fn files_below(folder: &Path) -> Result<Vec<String>, StoreError> {
+    let mut files = Vec::new();
+    let mut waiting = vec![String::new()];
+    while let Some(prefix) = waiting.pop() {
+        let here = folder.join(&prefix);
+        let list = |error| StoreError::read("list folder", &here, error);
+        for entry in fs::read_dir(&here).map_err(list)? {
+            let entry = entry.map_err(list)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().map_err(list)?.is_dir() {
+                waiting.push(format!("{prefix}{name}/"));
+            } else {
+                files.push(format!("{prefix}{name}"));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

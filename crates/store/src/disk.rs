@@ -1,0 +1,208 @@
+//! The few ways bytes reach the disk: write and sync, publish if absent, replace, get. It owns the order of
+//! sync and rename, and refuses to know what the bytes mean.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::digest::ContentHash;
+use crate::error::StoreError;
+
+/// What a put-if-absent found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The path was free and now has our bytes.
+    Created,
+    /// Somebody else's bytes were already there, and still are.
+    Existed,
+}
+
+/// The bytes of a file, or `None` if there is no such file.
+pub(crate) fn get(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(StoreError::read("read", path, error)),
+    }
+}
+
+/// The value in a JSON file, or `None` if there is no such file.
+pub(crate) fn get_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = get(path)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|source| StoreError::Json { path: path.to_owned(), source })
+}
+
+/// The JSON text of a value, for a file at `path`.
+pub(crate) fn encode<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = serde_json::to_vec(value).map_err(|source| StoreError::Encode { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The names in a folder, in no order; none if there is no such folder.
+pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
+    let read = || -> io::Result<Vec<String>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(|error| StoreError::read("list folder", path, error)),
+    }
+}
+
+pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(path).map_err(|error| StoreError::io("create folder", path, error))
+}
+
+/// Sync a folder, so that the names in it survive a power cut.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| StoreError::io("sync folder", path, error))
+}
+
+/// Write a new private file and sync it.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|error| StoreError::io("write", path, error))
+}
+
+/// Give a finished, synced private file its public name, unless the name is taken. The private name is gone
+/// afterwards either way. The folder is synced when something was created.
+pub(crate) fn publish_if_absent(private: &Path, public: &Path) -> Result<Put, StoreError> {
+    let folder = public.parent().unwrap_or(Path::new("."));
+    create_folder(folder)?;
+    let put = link_if_absent(private, public)?;
+    if put == Put::Created {
+        sync_folder(folder)?;
+    }
+    Ok(put)
+}
+
+/// Write a small file under its public name unless the name is taken, without a sync: for files that may be
+/// lost, but never half-written.
+pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<Put, StoreError> {
+    let private = beside(path);
+    fs::write(&private, bytes).map_err(|error| StoreError::io("write", &private, error))?;
+    link_if_absent(&private, path)
+}
+
+fn link_if_absent(private: &Path, public: &Path) -> Result<Put, StoreError> {
+    let put = match fs::hard_link(private, public) {
+        Ok(()) => Put::Created,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Put::Existed,
+        // Some filesystems have no hard links. The callers hold the key's lock or publish by content, so a
+        // check followed by a rename cannot replace anything different.
+        Err(_) if public.exists() => Put::Existed,
+        Err(_) => {
+            fs::rename(private, public).map_err(|error| StoreError::io("publish", public, error))?;
+            return Ok(Put::Created);
+        }
+    };
+    fs::remove_file(private).map_err(|error| StoreError::io("remove", private, error))?;
+    Ok(put)
+}
+
+/// Write a small file under its public name unless the name is taken; readers see all of it or nothing.
+pub(crate) fn write_if_absent(path: &Path, bytes: &[u8]) -> Result<Put, StoreError> {
+    let private = beside(path);
+    write_synced(&private, bytes)?;
+    publish_if_absent(&private, path)
+}
+
+/// Replace a small file; readers see the old or the new bytes. Not synced: for files that may be lost.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let private = beside(path);
+    fs::write(&private, bytes).map_err(|error| StoreError::io("write", &private, error))?;
+    fs::rename(&private, path).map_err(|error| StoreError::io("replace", path, error))
+}
+
+/// Replace a small file and sync it and its folder.
+pub(crate) fn replace_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let private = beside(path);
+    write_synced(&private, bytes)?;
+    fs::rename(&private, path).map_err(|error| StoreError::io("replace", path, error))?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// A private name in the same folder, that no other process or thread uses.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", unique()))
+}
+
+/// `PID.N`, different for every call on this machine.
+pub(crate) fn unique() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("{}.{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Make a finished file unwritable, against accidents.
+pub(crate) fn make_read_only(path: &Path) -> Result<(), StoreError> {
+    let seal = || -> io::Result<()> {
+        let mut permissions = fs::metadata(path)?.permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(path, permissions)
+    };
+    seal().map_err(|error| StoreError::io("make read-only", path, error))
+}
+
+/// BLAKE3 of a file's bytes.
+pub(crate) fn hash_file(path: &Path) -> Result<ContentHash, StoreError> {
+    // Large reads: a checkpoint is gigabytes, and BLAKE3 is fastest on long runs.
+    const CHUNK_BYTES: usize = 1 << 20;
+    let hash = || -> io::Result<ContentHash> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut hasher = blake3::Hasher::new();
+        let mut chunk = vec![0; CHUNK_BYTES.min(length as usize + 1)];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => break,
+                n => hasher.update(&chunk[..n]),
+            };
+        }
+        Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
+    };
+    hash().map_err(|error| StoreError::read("read", path, error))
+}
+
+/// A writer that hashes what passes through it.
+pub(crate) struct HashingWriter<W> {
+    inner: W,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl<W: Write> HashingWriter<W> {
+    pub fn new(inner: W) -> Self {
+        Self { inner, hasher: blake3::Hasher::new(), bytes: 0 }
+    }
+
+    /// The inner writer, the hash of all bytes, and their number.
+    pub fn finish(self) -> (W, ContentHash, u64) {
+        (self.inner, ContentHash::from_bytes(*self.hasher.finalize().as_bytes()), self.bytes)
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

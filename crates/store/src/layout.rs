@@ -1,0 +1,111 @@
+//! Where everything lies inside the store's folder, and the version of that arrangement. It refuses to
+//! know what the files hold.
+
+use std::path::{Path, PathBuf};
+
+use crate::digest::{ContentHash, StageKey};
+use crate::disk;
+use crate::error::StoreError;
+use crate::runs::RunId;
+
+/// Version of the folder's layout. An older program refuses a newer store; a newer program upgrades an older
+/// store at its first write. Version 1 is the first.
+pub const FORMAT_VERSION: u32 = 1;
+
+const FORMAT_PREFIX: &str = "sluice-store ";
+
+/// The paths of one store.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of the store at `root`, whose version is checked when the folder exists.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let layout = Self { root: root.to_owned() };
+        let path = layout.format();
+        let Some(bytes) = disk::get(&path)? else {
+            return Ok(layout);
+        };
+        let version = std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|text| text.trim_end().strip_prefix(FORMAT_PREFIX))
+            .and_then(|text| text.parse::<u32>().ok());
+        match version {
+            Some(found) if found > FORMAT_VERSION => {
+                Err(StoreError::NewerFormat { root: layout.root, found, supported: FORMAT_VERSION })
+            }
+            Some(_) => Ok(layout),
+            None => Err(StoreError::NotAStore { path }),
+        }
+    }
+
+    /// Create the folders and the format file. Called before the first write, so that opening, planning and
+    /// reading never write.
+    pub fn create(&self) -> Result<(), StoreError> {
+        if self.format().exists() {
+            return Ok(());
+        }
+        for folder in ["objects", "checkpoints", "records", "divergences", "rows", "runs", "locks", "tmp"] {
+            disk::create_folder(&self.root.join(folder))?;
+        }
+        // A version-control system should not offer to take gigabytes of artifacts along.
+        disk::write_if_absent(&self.root.join(".gitignore"), b"*\n")?;
+        disk::write_if_absent(&self.format(), format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes())?;
+        Ok(())
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn format(&self) -> PathBuf {
+        self.root.join("format")
+    }
+
+    pub fn object(&self, hash: ContentHash) -> PathBuf {
+        let hex = hash.to_string();
+        self.root.join("objects").join(&hex[..2]).join(&hex[2..])
+    }
+
+    pub fn checkpoint(&self, hash: ContentHash) -> PathBuf {
+        self.root.join("checkpoints").join(hash.to_string())
+    }
+
+    pub fn record(&self, key: StageKey) -> PathBuf {
+        self.root.join("records").join(format!("{key}.json"))
+    }
+
+    /// The `n`-th different result for a key, counted from 1.
+    pub fn divergence(&self, key: StageKey, n: usize) -> PathBuf {
+        self.root.join("divergences").join(format!("{key}.{n}.json"))
+    }
+
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    pub fn run(&self, run: RunId) -> PathBuf {
+        self.runs().join(format!("{run}.json"))
+    }
+
+    pub fn lock(&self, key: StageKey) -> PathBuf {
+        self.root.join("locks").join(key.to_string())
+    }
+
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub fn stat_cache(&self) -> PathBuf {
+        self.root.join("stat-cache.json")
+    }
+
+    /// Attempt folders of a key, alive or dead. Only the holder of the key's lock may judge them dead.
+    pub fn attempts(&self, key: StageKey) -> Result<Vec<PathBuf>, StoreError> {
+        let prefix = format!("{key}.");
+        let names = disk::list(&self.tmp())?;
+        Ok(names.iter().filter(|name| name.starts_with(&prefix)).map(|name| self.tmp().join(name)).collect())
+    }
+}

@@ -1,0 +1,52 @@
+//! Crate `store`: content-addressed artifacts, action records, atomic commit.
+//!
+//! It owns the folder `.sluice/` and every promise about it: nothing half-written is ever visible, the
+//! first result of a key wins, bytes are checked before they are believed. It knows nothing of stages or
+//! plans: a key is 32 bytes somebody derived, and the names in records and run manifests are only text here.
+//!
+//! ```text
+//! .sluice/
+//!   format              version of this layout; a newer one is refused, an older one upgraded
+//!   objects/ab/cdef..   immutable blobs (Parquet tables) named by the BLAKE3 of their bytes, mode 0444
+//!   checkpoints/HEX/    sealed folders named by the digest of their files, mode 0444
+//!   records/KEY.json    what a key produced; written last, so no record means it does not exist
+//!   divergences/        a later, different result for a key that already had one: kept as evidence
+//!   rows/               row journals: results of single rows, kept while a stage is unfinished
+//!   runs/r17.json       one manifest for each run: which stage had which key
+//!   locks/KEY           operating-system locks; they die with their owner
+//!   tmp/KEY.PID.N/      private attempt folders; whatever a dead owner left is swept with the next attempt
+//!   stat-cache.json     (path, size, mtime, inode) -> digest of files outside the store
+//! ```
+//!
+//! The operations have the shape of `object_store` (put if absent, get, list), so that a bucket can become a
+//! second implementation. The folder is written directly all the same: `object_store`'s local implementation
+//! neither syncs a file before it renames it nor syncs the folder afterwards, and without both a power cut can
+//! leave a named, empty object.
+
+mod attempt;
+mod digest;
+mod disk;
+mod error;
+mod layout;
+mod lock;
+mod logical;
+mod reading;
+mod record;
+mod runs;
+mod stat_cache;
+mod store;
+mod table_writer;
+
+pub use attempt::{Attempt, AttemptFolder, Committed};
+pub use digest::{ContentHash, DigestError, ModelDigest, StageKey, TableDigest};
+pub use error::StoreError;
+pub use layout::FORMAT_VERSION;
+pub use lock::KeyLock;
+pub use logical::{LogicalHasher, MEASURED, table_digest};
+pub use record::{
+    Artifact, CheckpointArtifact, Leaf, LeafValue, Output, RECORD_SCHEMA_VERSION, Record, RecordDraft, TableArtifact,
+};
+pub use runs::{Outcome, RunId, RunIdError, RunManifest, RunStage};
+pub use stat_cache::FolderDigestError;
+pub use store::{Lookup, Store};
+pub use table_writer::TableWriter;

@@ -1,0 +1,114 @@
+//! Log-probabilities of responses under a model.
+//!
+//! Owns which token is predicted from which row, and the sums over a response. Knows nothing of objectives.
+//!
+//! s sequences, m predicted tokens
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use sluice_lm::causal::CausalLm;
+use sluice_lm::packed::Packed;
+
+use crate::batch::{Sequence, TokenPair};
+use crate::order::{by_length, micro_batches};
+
+/// Which hidden row predicts which token, for the responses of packed sequences.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Predictions {
+    /// Row of the hidden states `[m]`: the token before the predicted one.
+    pub rows: Vec<usize>,
+    /// The predicted token `[m]`.
+    pub targets: Vec<u32>,
+    /// The sequence each prediction belongs to `[m]`.
+    pub owners: Vec<usize>,
+}
+
+impl Predictions {
+    /// The predictions of every response token of sequences packed in this order.
+    pub fn new(sequences: &[&Sequence]) -> Self {
+        let mut predictions = Self::default();
+        let mut start = 0;
+        for (owner, sequence) in sequences.iter().enumerate() {
+            for position in sequence.predicted() {
+                predictions.rows.push(start + position - 1);
+                predictions.targets.push(sequence.ids()[position]);
+                predictions.owners.push(owner);
+            }
+            start += sequence.n_tokens();
+        }
+        predictions
+    }
+}
+
+/// Log-probs `[m]` of every response token, nats, on the tape when the model is; sequence after sequence.
+pub fn token_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
+    let predictions = Predictions::new(sequences);
+    let hidden_nd = model.hidden(&Packed::new(sequences));
+    model.token_logps(hidden_nd, &predictions.rows, &predictions.targets)
+}
+
+/// Log-prob sums `[s]` over each response, nats, on the tape when the model is. Each response has a predicted token.
+pub fn sequence_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
+    let owners: Vec<i64> = Predictions::new(sequences).owners.iter().map(|&owner| owner as i64).collect();
+    let logps_m = token_logps(model, sequences);
+    let device = logps_m.device();
+    let n_predictions = owners.len();
+    let owners_m = Tensor::<1, Int>::from_data(TensorData::new(owners, [n_predictions]), &device);
+    Tensor::zeros([sequences.len()], &device).select_assign(0, owners_m, logps_m, IndexingUpdateOp::Add)
+}
+
+/// Log-prob sums of each sequence, without a tape, in batches of at most `max_tokens` tokens.
+///
+/// `None` when `cancel` was set before the end.
+pub fn all_sequence_logps<M: CausalLm>(
+    model: &M,
+    sequences: &[&Sequence],
+    max_tokens: usize,
+    cancel: &AtomicBool,
+) -> Option<Vec<f64>> {
+    let n_tokens = |row: usize| sequences[row].n_tokens();
+    let mut sums = vec![0.0; sequences.len()];
+    for rows in micro_batches(&by_length(sequences.len(), &n_tokens), &n_tokens, max_tokens) {
+        if cancel.load(Ordering::Relaxed) {
+            return None;
+        }
+        let picked: Vec<&Sequence> = rows.iter().map(|&row| sequences[row]).collect();
+        for (row, sum) in rows.into_iter().zip(floats(sequence_logps(model, &picked))) {
+            sums[row] = sum;
+        }
+    }
+    Some(sums)
+}
+
+/// Log-prob sums of chosen and rejected of each pair, nats, without a tape: what DPO wants of its reference model.
+///
+/// `None` when `cancel` was set before the end.
+pub fn pair_logps<M: CausalLm>(
+    model: &M,
+    pairs: &[TokenPair],
+    max_tokens: usize,
+    cancel: &AtomicBool,
+) -> Option<Vec<(f64, f64)>> {
+    let sequences: Vec<&Sequence> = pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
+    let sums = all_sequence_logps(model, &sequences, max_tokens, cancel)?;
+    Some(sums.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+}
+
+/// The values of a vector, read to the host.
+pub(crate) fn floats(tensor: Tensor<1>) -> Vec<f64> {
+    tensor.inner().into_data().iter::<f64>().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_response_token_is_predicted_from_the_token_before() {
+        let (first, second) = (Sequence::new(&[7, 8], &[9]), Sequence::new(&[], &[5, 6]));
+        let predictions = Predictions::new(&[&first, &second]);
+        // The second sequence has no prompt: its first token has nothing to be predicted from.
+        assert_eq!(predictions, Predictions { rows: vec![1, 3], targets: vec![9, 6], owners: vec![0, 1] });
+    }
+}

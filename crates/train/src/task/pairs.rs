@@ -1,0 +1,196 @@
+//! Preference optimisation: pairs of responses under an [`Objective`].
+//!
+//! Chosen and rejected of a pair are always in one micro-batch.
+//!
+//! b pairs
+
+use std::sync::atomic::AtomicBool;
+
+use sluice_lm::causal::CausalLm;
+
+use super::{Share, Task, TaskError};
+use crate::batch::{Sequence, TokenPair};
+use crate::logps::{all_sequence_logps, floats, pair_logps, sequence_logps};
+use crate::metrics::PairTally;
+use crate::objective::{BatchTotals, Kto, Objective, PairFacts, PairStats, ReferenceSums};
+
+/// Pairs with an objective.
+pub struct PairTask<'a> {
+    objective: &'a Objective,
+    pairs: &'a [TokenPair],
+    facts: Vec<PairFacts>,
+    /// Mismatched sequences with their reference log-prob sums, where the objective estimates a KL.
+    mismatched: Vec<(Sequence, f64)>,
+    micro_batch_tokens: usize,
+}
+
+/// Log-prob sums of a pair under the reference model, nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReferenceLogps {
+    pub chosen: f64,
+    pub rejected: f64,
+    /// Of the next pair's chosen response after this pair's prompt; only KTO asks for it.
+    pub mismatched: Option<f64>,
+}
+
+/// What the whole batch knows: its sizes, and the KL estimate where the objective reads one.
+pub struct PairTotals {
+    batch: BatchTotals,
+    kl: f64,
+}
+
+/// The reference log-probs an objective needs of each pair, computed once before training.
+///
+/// `None` when `cancel` was set before the end.
+pub fn reference_logps<M: CausalLm>(
+    model: &M,
+    pairs: &[TokenPair],
+    objective: &Objective,
+    max_tokens: usize,
+    cancel: &AtomicBool,
+) -> Option<Vec<ReferenceLogps>> {
+    let sums = pair_logps(model, pairs, max_tokens, cancel)?;
+    let mismatched = if objective.reads_kl() {
+        let sequences = mismatched_sequences(pairs);
+        let sequences: Vec<&Sequence> = sequences.iter().collect();
+        all_sequence_logps(model, &sequences, max_tokens, cancel)?.into_iter().map(Some).collect()
+    } else {
+        vec![None; pairs.len()]
+    };
+    let joined = sums.into_iter().zip(mismatched);
+    Some(joined.map(|((chosen, rejected), mismatched)| ReferenceLogps { chosen, rejected, mismatched }).collect())
+}
+
+impl<'a> PairTask<'a> {
+    /// Pairs that the objective can be computed on. `reference` has an entry for each pair, or is empty where the
+    /// objective reads no reference model. `micro_batch_tokens` bounds the passes of the KL estimate.
+    pub fn new(
+        objective: &'a Objective,
+        pairs: &'a [TokenPair],
+        reference: &[ReferenceLogps],
+        micro_batch_tokens: usize,
+    ) -> Result<Self, TaskError> {
+        if pairs.is_empty() {
+            return Err(TaskError::Empty);
+        }
+        for (row, pair) in pairs.iter().enumerate() {
+            for (which, sequence) in [("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
+                if sequence.n_predicted() == 0 {
+                    return Err(TaskError::NoResponse { row, which });
+                }
+            }
+        }
+        let reference_sums = checked_reference(objective, pairs.len(), reference)?;
+        let facts = pairs
+            .iter()
+            .zip(reference_sums)
+            .map(|(pair, reference)| PairFacts {
+                chosen_len: pair.chosen.n_predicted(),
+                rejected_len: pair.rejected.n_predicted(),
+                reference,
+            })
+            .collect();
+        let mismatched = if objective.reads_kl() {
+            let sums = reference.iter().enumerate().map(|(row, logps)| {
+                logps.mismatched.ok_or(TaskError::NoMismatched { objective: objective.name(), row })
+            });
+            mismatched_sequences(pairs).into_iter().zip(sums.collect::<Result<Vec<_>, _>>()?).collect()
+        } else {
+            Vec::new()
+        };
+        Ok(Self { objective, pairs, facts, mismatched, micro_batch_tokens })
+    }
+
+    /// `max(0, mean log-ratio)` over the mismatched sequences of a batch.
+    fn kl<M: CausalLm>(&self, model: &M, rows: &[usize]) -> f64 {
+        let (sequences, reference): (Vec<&Sequence>, Vec<f64>) =
+            rows.iter().map(|&row| (&self.mismatched[row].0, self.mismatched[row].1)).unzip();
+        let never = AtomicBool::new(false);
+        let policy = all_sequence_logps(model, &sequences, self.micro_batch_tokens, &never);
+        policy.map_or(0.0, |policy| Kto::kl(&policy, &reference))
+    }
+}
+
+impl<M: CausalLm> Task<M> for PairTask<'_> {
+    type Totals = PairTotals;
+
+    fn n_rows(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn n_tokens(&self, row: usize) -> usize {
+        self.pairs[row].n_tokens()
+    }
+
+    fn totals(&self, model: &M, rows: &[usize]) -> PairTotals {
+        let n_chosen_tokens = rows.iter().map(|&row| self.facts[row].chosen_len).sum();
+        let kl = if self.objective.reads_kl() { self.kl(model, rows) } else { 0.0 };
+        PairTotals { batch: BatchTotals { n_pairs: rows.len(), n_chosen_tokens }, kl }
+    }
+
+    fn share(&self, model: &M, rows: &[usize], totals: &PairTotals) -> Share {
+        let sequences: Vec<&Sequence> = rows
+            .iter()
+            .map(|&row| &self.pairs[row].chosen)
+            .chain(rows.iter().map(|&row| &self.pairs[row].rejected))
+            .collect();
+        let facts: Vec<PairFacts> = rows.iter().map(|&row| self.facts[row]).collect();
+        let sums = sequence_logps(model, &sequences);
+        let (chosen_sums_b, rejected_sums_b) =
+            (sums.clone().slice([0..rows.len()]), sums.slice([rows.len()..2 * rows.len()]));
+        let stats = PairStats::new(chosen_sums_b, rejected_sums_b, &facts, totals.kl);
+        Share { loss: self.objective.share(&stats, &totals.batch), tally: self.tally(&stats) }
+    }
+}
+
+impl PairTask<'_> {
+    fn tally(&self, stats: &PairStats) -> PairTally {
+        let (chosen_rewards_b, rejected_rewards_b) = self.objective.rewards(stats);
+        let (chosen_logps_b, rejected_logps_b) = if self.objective.averages_tokens() {
+            (stats.chosen_means(), stats.rejected_means())
+        } else {
+            (stats.chosen_sums_b.clone(), stats.rejected_sums_b.clone())
+        };
+        let total = |logps_b| floats(logps_b).iter().sum();
+        PairTally {
+            logps: Some((total(chosen_logps_b), total(rejected_logps_b))),
+            ..PairTally::of_rewards(&floats(chosen_rewards_b), &floats(rejected_rewards_b))
+        }
+    }
+}
+
+/// Each pair's prompt with the chosen response of the next pair, no longer than the longest sequence there is.
+fn mismatched_sequences(pairs: &[TokenPair]) -> Vec<Sequence> {
+    let longest = pairs.iter().map(|pair| pair.chosen.n_tokens().max(pair.rejected.n_tokens())).max().unwrap_or(0);
+    let shifted = pairs.iter().cycle().skip(1);
+    pairs
+        .iter()
+        .zip(shifted)
+        .map(|(pair, next)| {
+            let (prompt, response) = (pair.chosen.prompt(), next.chosen.response());
+            let room = longest.saturating_sub(prompt.len()).max(1);
+            Sequence::new(prompt, &response[..response.len().min(room)])
+        })
+        .collect()
+}
+
+/// The reference sums of each pair, `None` throughout where the objective reads none.
+fn checked_reference(
+    objective: &Objective,
+    n_pairs: usize,
+    reference: &[ReferenceLogps],
+) -> Result<Vec<Option<ReferenceSums>>, TaskError> {
+    if !objective.reads_reference() {
+        return Ok(vec![None; n_pairs]);
+    }
+    if reference.is_empty() {
+        return Err(TaskError::NoReference { objective: objective.name() });
+    }
+    if reference.len() != n_pairs {
+        return Err(TaskError::ReferenceCount { n_pairs, n_reference: reference.len() });
+    }
+    if let Some(row) = reference.iter().position(|logps| !(logps.chosen + logps.rejected).is_finite()) {
+        return Err(TaskError::ReferenceNotFinite { row });
+    }
+    Ok(reference.iter().map(|logps| Some(ReferenceSums { chosen: logps.chosen, rejected: logps.rejected })).collect())
+}
