@@ -145,19 +145,13 @@ pub struct Run {
     /// The pipeline file, then the stages to bring up to date [default: all]
     #[arg(value_name = "FILE|STAGE")]
     pub words: Vec<String>,
-    /// Run the named stages (or all) even where a result is there
-    #[arg(long)]
-    pub force: bool,
-    /// Go on with stages that do not need a failed one
-    #[arg(long)]
-    pub keep_going: bool,
 }
 
 /// `plan [FILE] [STAGE]...`
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// The pipeline file
-    #[arg(value_name = "FILE")]
+    /// The pipeline file, then the stages to look at [default: all]
+    #[arg(value_name = "FILE|STAGE")]
     pub words: Vec<String>,
     /// End with 10 when there is work to do
     #[arg(long)]
@@ -211,8 +205,10 @@ pub struct Show {
 
 /// `sql [FILE] QUERY`
 #[derive(Debug, Args)]
-#[command(after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
-    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.")]
+#[command(
+    after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
+    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`."
+)]
 pub struct Sql {
     /// The pipeline file, if it is not the usual one, and the query
     #[arg(value_name = "QUERY", required = true, num_args = 1..=2)]

@@ -87,11 +87,7 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(exit: Exit, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-        Failure {
-            exit,
-            cause: cause.into(),
-            help: None,
-        }
+        Failure { exit, cause: cause.into(), help: None }
     }
 
     /// The command line asks for something that is not there.

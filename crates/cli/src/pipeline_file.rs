@@ -33,14 +33,9 @@ fn is_file_name(word: &str) -> bool {
 /// # Errors
 /// `Exit::Usage` when there is no such file, or when it has faults: then the cause is [`Diagnostics`].
 pub fn load(named: Option<PathBuf>, global: &Global, world: &World, store: &Store) -> Result<Pipeline, Failure> {
-    let path = match (named, &global.pipeline) {
-        (Some(named), Some(option)) if named != *option => {
-            let message = format!("two pipeline files are named: {} and -p {}", named.display(), option.display());
-            return Err(Failure::usage(message));
-        }
-        (Some(path), _) => path,
-        (None, Some(path)) => path.clone(),
-        (None, None) => usual(world, store)?,
+    let path = match named {
+        Some(path) => path,
+        None => usual(world, store)?,
     };
     let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error, world))?;
     let name = world.in_project(&path);
@@ -64,7 +59,8 @@ fn usual(world: &World, store: &Store) -> Result<PathBuf, Failure> {
             .help(format!("name one: `{} run FILE`", world.command))),
         [first, ..] => {
             let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
-            let message = format!("no pipeline file is named, nothing has been run, and there are {}", names.join(", "));
+            let message =
+                format!("no pipeline file is named, nothing has been run, and there are {}", names.join(", "));
             Err(Failure::usage(message).help(format!("name one, as in `-p {}`", first.display())))
         }
     }

@@ -3,9 +3,9 @@
 //! Nothing here prints, and nothing here looks at a terminal: whether there are colours comes in as [`Paint`].
 
 pub mod columns;
-pub mod dag;
 pub mod diagnostics;
 pub mod failure;
+pub mod model;
 pub mod paint;
 pub mod plan;
 pub mod quantity;
@@ -14,5 +14,4 @@ pub mod show;
 pub mod summary;
 pub mod why;
 
-pub use columns::{Align, Columns};
 pub use paint::{Ink, Paint};

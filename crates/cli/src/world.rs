@@ -26,6 +26,8 @@ pub struct World {
     pub columns: usize,
     /// How a user would call this program again.
     pub command: String,
+    /// The local cache of published models.
+    pub hub: PathBuf,
 }
 
 impl World {
@@ -49,6 +51,7 @@ impl World {
             live: live && env::var_os("TERM").is_none_or(|value| value != "dumb"),
             columns: columns(),
             command: command(),
+            hub: hub(),
             project,
             store,
         }
@@ -81,6 +84,14 @@ fn columns() -> usize {
     let told = env::var("COLUMNS").ok().and_then(|text| text.parse::<usize>().ok());
     let seen = || terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0));
     told.or_else(seen).unwrap_or(100).clamp(60, 140)
+}
+
+/// The `hub` folder of the Hugging Face cache, by the rules of its own tools.
+fn hub() -> PathBuf {
+    let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || folder("HF_HOME").or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")));
+    let usual = || folder("HOME").unwrap_or_default().join(".cache").join("huggingface");
+    folder("HF_HUB_CACHE").unwrap_or_else(|| home().unwrap_or_else(usual).join("hub"))
 }
 
 /// `sluice` as it was called, or as `SLUICE_COMMAND` says it is.

@@ -8,6 +8,7 @@ use sluice_spec::StageName;
 use sluice_store::{Record, RunId, StageKey};
 
 use crate::event::as_text;
+use crate::history::History;
 use crate::reason::{LeafChange, Reason, compare_leaves, write_changes};
 use crate::resolve::Answer;
 use crate::run::{Engine, EngineError, needs};
@@ -92,13 +93,16 @@ impl Engine<'_> {
     ///
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
-    pub fn plan_states(&self, targets: &[StageName]) -> Result<Vec<PlannedStage>, EngineError> {
+    pub fn plan_states(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
         let mut resolver = self.resolver();
         let mut planned: Vec<PlannedStage> = Vec::new();
         for stage in self.wanted(targets)? {
-            let result_of = |name: &StageName| planned.iter().find(|stage| stage.name == *name).map(|stage| &stage.state);
-            let upstream: Vec<StageName> =
-                needs(stage).into_iter().filter(|need| !matches!(result_of(need), Some(PlanState::Hit { .. }))).collect();
+            let result_of =
+                |name: &StageName| planned.iter().find(|stage| stage.name == *name).map(|stage| &stage.state);
+            let upstream: Vec<StageName> = needs(stage)
+                .into_iter()
+                .filter(|need| !matches!(result_of(need), Some(PlanState::Hit { .. })))
+                .collect();
             let record_of = |name: &StageName| match result_of(name) {
                 Some(PlanState::Hit { record, .. }) => Some(record.clone()),
                 _ => None,
@@ -124,20 +128,21 @@ impl Engine<'_> {
     ///
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
-    pub fn why(&self, stage: &StageName) -> Result<Why, EngineError> {
-        let planned = self.plan_states(std::slice::from_ref(stage))?;
-        // The wanted stage is the last of its own ancestry.
-        let Some(stage) = planned.into_iter().rfind(|planned| planned.name == *stage) else {
-            return Err(EngineError::UnknownStage { name: stage.to_string(), known: Vec::new() });
+    pub fn why(&self, stage: &str) -> Result<Why, EngineError> {
+        let planned = self.plan_states(&[stage.to_owned()])?;
+        let Some(stage) = planned.into_iter().find(|planned| planned.name.as_str() == stage) else {
+            return Err(EngineError::UnknownStage { name: stage.to_owned(), known: Vec::new() });
         };
-        let history = self.resolver().history;
+        let history = History::new(self.store, self.pipeline);
         let (except, current) = match &stage.state {
             PlanState::Hit { key, record } => (Some(*key), Some(record.clone())),
             PlanState::Run { .. } | PlanState::Pending { .. } | PlanState::Fail { .. } => (None, None),
         };
         let earlier = history.last(&stage.name, except)?;
         let changes = match (&stage.state, &earlier, current) {
-            (PlanState::Hit { .. }, Some(earlier), Some(record)) => compare_leaves(&earlier.record.leaves, &record.leaves),
+            (PlanState::Hit { .. }, Some(earlier), Some(record)) => {
+                compare_leaves(&earlier.record.leaves, &record.leaves)
+            }
             (PlanState::Run { reason: Reason::Changed(changes), .. }, ..) => changes.clone(),
             (PlanState::Pending { changes, .. }, ..) => changes.clone(),
             _ => Vec::new(),

@@ -71,7 +71,9 @@ impl RunReport {
         let metrics = stages
             .iter()
             .filter_map(|stage| Some((stage, stage.record.as_ref()?)))
-            .flat_map(|(stage, record)| record.metrics.iter().map(move |(name, value)| (format!("{}.{name}", stage.name), *value)))
+            .flat_map(|(stage, record)| {
+                record.metrics.iter().map(move |(name, value)| (format!("{}.{name}", stage.name), *value))
+            })
             .collect();
         Self { run, pipeline, outcome, seconds, stages, metrics }
     }

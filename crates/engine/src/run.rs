@@ -40,7 +40,7 @@ pub struct Engine<'a> {
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The stages that are wanted, with all they need; all stages if empty.
-    pub targets: Vec<StageName>,
+    pub targets: Vec<String>,
     /// How many stages that run no model may run side by side; at least one does.
     pub cpu_slots: usize,
 }
@@ -89,7 +89,6 @@ impl<'a> Engine<'a> {
             profile: self.plan.pipeline().profile.as_ref().map(|profile| profile.as_str()),
             started_unix_ms: (self.clock)(),
         };
-        // Looked at before the run takes its own number, so that "earlier" means before this run.
         let mut resolver = self.resolver();
         let mut board = Board::begin(stages, self.store, header, events)?;
         let (store, pipeline) = (self.store, self.plan.pipeline());
@@ -117,8 +116,8 @@ impl<'a> Engine<'a> {
     /// what it reads. One pass does, because the stages are in plan order.
     fn settle(
         &self,
-        board: &mut Board<'a>,
-        resolver: &mut Resolver<'a>,
+        board: &mut Board<'_>,
+        resolver: &mut Resolver<'_>,
         cancel: &AtomicBool,
     ) -> Result<(), StoreError> {
         for index in 0..board.len() {
@@ -139,9 +138,9 @@ impl<'a> Engine<'a> {
     /// What becomes of a waiting stage; none while something it reads is not settled.
     fn next_of_waiting(
         &self,
-        board: &Board<'a>,
+        board: &Board<'_>,
         stage: &Stage,
-        resolver: &mut Resolver<'a>,
+        resolver: &mut Resolver<'_>,
     ) -> Result<Option<StageState>, StoreError> {
         for need in needs(stage) {
             match board.state_of(&need) {
@@ -159,13 +158,9 @@ impl<'a> Engine<'a> {
             Err(failure) => return Ok(failed(None, failure)),
         };
         Ok(match resolver.answer(stage, &resolved) {
-            Ok(Answer::Hit(record)) => Some(StageState::Done {
-                record,
-                how: Outcome::Hit,
-                reason: None,
-                seconds: 0.0,
-                divergence: None,
-            }),
+            Ok(Answer::Hit(record)) => {
+                Some(StageState::Done { record, how: Outcome::Hit, reason: None, seconds: 0.0, divergence: None })
+            }
             Ok(Answer::Run(reason)) => Some(StageState::Ready { resolved, reason }),
             Err(error) => failed(Some(resolved.key), error.into()),
         })
@@ -177,16 +172,17 @@ impl<'a> Engine<'a> {
     }
 
     /// The wanted stages and all they need, in plan order.
-    pub(crate) fn wanted(&self, targets: &[StageName]) -> Result<Vec<&'a Stage>, EngineError> {
+    pub(crate) fn wanted(&self, targets: &[String]) -> Result<Vec<&'a Stage>, EngineError> {
         let stages: Vec<&Stage> = self.plan.stages().collect();
         if targets.is_empty() {
             return Ok(stages);
         }
-        let mut wanted: Vec<StageName> = targets.to_vec();
-        if let Some(name) = wanted.iter().find(|name| !stages.iter().any(|stage| stage.name == **name)) {
+        let named = |name: &String| stages.iter().find(|stage| stage.name.as_str() == name);
+        if let Some(name) = targets.iter().find(|name| named(name).is_none()) {
             let known = stages.iter().map(|stage| format!("`{}`", stage.name)).collect();
-            return Err(EngineError::UnknownStage { name: name.to_string(), known });
+            return Err(EngineError::UnknownStage { name: name.clone(), known });
         }
+        let mut wanted: Vec<StageName> = targets.iter().filter_map(named).map(|stage| stage.name.clone()).collect();
         // Backwards: whatever a wanted stage reads stands before it.
         for stage in stages.iter().rev() {
             if wanted.contains(&stage.name) {

@@ -5,6 +5,7 @@
 //! bear out.
 
 mod digest;
+mod header;
 mod hub;
 mod read;
 mod write;
@@ -38,10 +39,7 @@ pub struct Checkpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     #[error("read {}", file.display())]
-    Read {
-        file: PathBuf,
-        source: std::io::Error,
-    },
+    Read { file: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -76,11 +74,7 @@ impl Checkpoint {
     }
 
     /// A tensor by its published name, rounded to nearest even where it is stored wider, row-major.
-    pub fn tensor_bf16(
-        &self,
-        name: &str,
-        shape: &[usize],
-    ) -> Result<Vec<half::bf16>, CheckpointError> {
+    pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<half::bf16>, CheckpointError> {
         Ok(self.weights.tensor::<half::bf16>(name, shape)?)
     }
 
@@ -98,36 +92,21 @@ impl Checkpoint {
             ModelConfig::Gemma2(c) => c.tie_word_embeddings,
             ModelConfig::Llama(c) => c.tie_word_embeddings,
         };
-        let harmless = |name: &str| {
-            name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight")
-        };
+        let harmless = |name: &str| name.ends_with(".rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
         Ok(self.weights.expect_no_extra(used, harmless)?)
     }
 
     /// The chat template; a conversation cannot be rendered without one.
     pub fn template(&self) -> Result<&ChatTemplate, CheckpointError> {
-        self.template
-            .as_ref()
-            .ok_or_else(|| CheckpointError::NoTemplate {
-                folder: self.folder.clone(),
-            })
+        self.template.as_ref().ok_or_else(|| CheckpointError::NoTemplate { folder: self.folder.clone() })
     }
 
     /// The ids that end a generation: those of `generation_config.json`, without it those of `config.json`, and without
     /// them the tokenizer's.
     pub fn eos_ids(&self) -> Vec<u32> {
-        let stated = self
-            .generation
-            .as_ref()
-            .map(|generation| generation.eos_token_ids.as_slice());
-        let ids = stated
-            .filter(|ids| !ids.is_empty())
-            .unwrap_or(&self.config.eos_token_ids);
-        if ids.is_empty() {
-            self.tokenizer.eos_id().into_iter().collect()
-        } else {
-            ids.to_vec()
-        }
+        let stated = self.generation.as_ref().map(|generation| generation.eos_token_ids.as_slice());
+        let ids = stated.filter(|ids| !ids.is_empty()).unwrap_or(&self.config.eos_token_ids);
+        if ids.is_empty() { self.tokenizer.eos_id().into_iter().collect() } else { ids.to_vec() }
     }
 
     /// The id batches are padded with, of `config.json` or else of the tokenizer.
@@ -145,16 +124,11 @@ impl Checkpoint {
         weights: impl FnOnce(&Path) -> Result<Weights, WeightsError>,
     ) -> Result<Self, CheckpointError> {
         if !folder.is_dir() {
-            return Err(CheckpointError::NotAFolder {
-                folder: folder.to_owned(),
-            });
+            return Err(CheckpointError::NotAFolder { folder: folder.to_owned() });
         }
         let config_file = folder.join("config.json");
         let (config, warnings) = Config::parse(&read(&config_file)?, &config_file)?;
-        let mut warnings: Vec<_> = warnings
-            .into_iter()
-            .map(|warning| (config_file.clone(), warning))
-            .collect();
+        let mut warnings: Vec<_> = warnings.into_iter().map(|warning| (config_file.clone(), warning)).collect();
         let tokenizer = Tokenizer::load(folder)?;
         tokenizer.expect_rows(config.model.vocab_size())?;
         let generation = read_generation(folder, &config, &mut warnings)?;
@@ -179,40 +153,25 @@ fn read_generation(
     if !file.exists() {
         return Ok(None);
     }
-    let (generation, new) =
-        GenerationConfig::parse(&read(&file)?, &file, config.model.vocab_size())?;
+    let (generation, new) = GenerationConfig::parse(&read(&file)?, &file, config.model.vocab_size())?;
     warnings.extend(new.into_iter().map(|warning| (file.clone(), warning)));
     Ok(Some(generation))
 }
 
 /// A template file of its own wins over the one in the tokenizer's configuration, as in the Python library.
-fn read_template(
-    folder: &Path,
-    tokenizer: &Tokenizer,
-) -> Result<Option<ChatTemplate>, CheckpointError> {
+fn read_template(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, CheckpointError> {
     let file = folder.join("chat_template.jinja");
     if file.exists() {
-        return Ok(Some(ChatTemplate::compile(
-            &read(&file)?,
-            tokenizer.specials(),
-            &file,
-        )?));
+        return Ok(Some(ChatTemplate::compile(&read(&file)?, tokenizer.specials(), &file)?));
     }
     let Some(source) = tokenizer.chat_template() else {
         return Ok(None);
     };
-    Ok(Some(ChatTemplate::compile(
-        source,
-        tokenizer.specials(),
-        &folder.join("tokenizer_config.json"),
-    )?))
+    Ok(Some(ChatTemplate::compile(source, tokenizer.specials(), &folder.join("tokenizer_config.json"))?))
 }
 
 fn read(file: &Path) -> Result<String, CheckpointError> {
-    fs::read_to_string(file).map_err(|source| CheckpointError::Read {
-        file: file.to_owned(),
-        source,
-    })
+    fs::read_to_string(file).map_err(|source| CheckpointError::Read { file: file.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -52,12 +52,7 @@ pub enum Head {
     SequenceClassification { num_labels: usize },
     /// Regression on objectives, mixed by a gating network that reads the prompt.
     /// Source: the published `LlamaForRewardModelWithGating`.
-    ArmoRm {
-        num_objectives: usize,
-        gating_hidden_dim: usize,
-        gating_n_hidden: usize,
-        gating_temperature: f64,
-    },
+    ArmoRm { num_objectives: usize, gating_hidden_dim: usize, gating_n_hidden: usize, gating_temperature: f64 },
 }
 
 /// The floating-point types weights are stored in.
@@ -128,20 +123,20 @@ const INERT: &[&str] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{}: not a JSON object", file.display())]
-    Json {
-        file: PathBuf,
-        source: serde_json::Error,
-    },
-    #[error("{}: {}", file.display(), Listed(faults))]
+    Json { file: PathBuf, source: serde_json::Error },
+    #[error("{}", Listed(file, faults))]
     Faults { file: PathBuf, faults: Vec<Fault> },
 }
 
-struct Listed<'a>(&'a [Fault]);
+/// A line per fault, each with its file, as compilers print them.
+struct Listed<'a>(&'a Path, &'a [Fault]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, fault) in self.0.iter().enumerate() {
-            write!(f, "{}{fault}", if i == 0 { "" } else { "; " })?;
+        let Self(file, faults) = self;
+        for (i, fault) in faults.iter().enumerate() {
+            let line_end = if i == 0 { "" } else { "\n" };
+            write!(f, "{line_end}{}: {fault}", file.display())?;
         }
         Ok(())
     }
@@ -169,9 +164,7 @@ impl Config {
             (ModelConfig::Gemma2(_), Head::CausalLm) => "Gemma2ForCausalLM",
             (ModelConfig::Gemma2(_), _) => "Gemma2ForSequenceClassification",
             (ModelConfig::Llama(_), Head::CausalLm) => "LlamaForCausalLM",
-            (ModelConfig::Llama(_), Head::SequenceClassification { .. }) => {
-                "LlamaForSequenceClassification"
-            }
+            (ModelConfig::Llama(_), Head::SequenceClassification { .. }) => "LlamaForSequenceClassification",
             (ModelConfig::Llama(_), Head::ArmoRm { .. }) => "LlamaForRewardModelWithGating",
         }
     }
@@ -213,10 +206,7 @@ impl Config {
         if self.head == Head::CausalLm {
             map.remove("pad_token_id");
         }
-        let mut lines: Vec<String> = map
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let mut lines: Vec<String> = map.iter().map(|(name, value)| format!("{name}={value}")).collect();
         lines.sort();
         lines
     }
@@ -225,12 +215,7 @@ impl Config {
         match &self.head {
             Head::CausalLm => return,
             Head::SequenceClassification { num_labels: _ } => {}
-            Head::ArmoRm {
-                num_objectives,
-                gating_hidden_dim,
-                gating_n_hidden,
-                gating_temperature,
-            } => {
+            Head::ArmoRm { num_objectives, gating_hidden_dim, gating_n_hidden, gating_temperature } => {
                 map.insert("num_objectives".into(), json!(num_objectives));
                 map.insert("gating_hidden_dim".into(), json!(gating_hidden_dim));
                 map.insert("gating_n_hidden".into(), json!(gating_n_hidden));
@@ -239,14 +224,8 @@ impl Config {
         }
         let named = |(i, name): (usize, &String)| (i.to_string(), json!(name));
         let numbered = |(i, name): (usize, &String)| (name.clone(), json!(i));
-        map.insert(
-            "id2label".into(),
-            self.labels.iter().enumerate().map(named).collect(),
-        );
-        map.insert(
-            "label2id".into(),
-            self.labels.iter().enumerate().map(numbered).collect(),
-        );
+        map.insert("id2label".into(), self.labels.iter().enumerate().map(named).collect());
+        map.insert("label2id".into(), self.labels.iter().enumerate().map(numbered).collect());
     }
 }
 
@@ -305,10 +284,7 @@ fn read(fields: &mut Fields) -> Option<Config> {
             ModelConfig::Llama(llama::read(fields))
         }
         other => {
-            fields.fault(
-                "architectures",
-                format!("names `{other}`; known are {}", KNOWN.join(", ")),
-            );
+            fields.fault("architectures", format!("names `{other}`; known are {}", KNOWN.join(", ")));
             return None;
         }
     };
@@ -341,10 +317,7 @@ fn refuse_other_maths(fields: &mut Fields) {
     fields.must_be("is_encoder_decoder", &json!(false));
     fields.must_be("tie_encoder_decoder", &json!(false));
     fields.must_be("pruned_heads", &json!({}));
-    fields.must_be_absent(
-        "quantization_config",
-        "weights in f32, f16 or bf16 are needed",
-    );
+    fields.must_be_absent("quantization_config", "weights in f32, f16 or bf16 are needed");
 }
 
 fn read_head(fields: &mut Fields, architecture: &str) -> (Head, Vec<String>) {
@@ -383,9 +356,7 @@ fn objective_names(n: usize) -> Vec<String> {
 
 /// `theta^(-2i/d)` for i in 0..d/2: the rotation per position of each pair of a head's `d` values, in radians.
 fn inverse_frequencies(theta: f64, head_dim: usize) -> Vec<f64> {
-    (0..head_dim / 2)
-        .map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64))
-        .collect()
+    (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect()
 }
 
 #[cfg(test)]

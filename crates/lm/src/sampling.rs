@@ -37,7 +37,7 @@ pub enum SamplingError {
 pub struct Candidate {
     pub id: u32,
     /// Among the candidates of this step; they sum to 1.
-    pub probability: f32,
+    pub probability: f64,
 }
 
 /// Buffers that a filter reuses from row to row.
@@ -82,12 +82,7 @@ impl Sampling {
         if let Some(p) = min_p.filter(|p| !(0.0..=1.0).contains(p)) {
             return Err(SamplingError::MinP(p));
         }
-        Ok(Self {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-        })
+        Ok(Self { temperature, top_k, top_p, min_p })
     }
 
     /// The tokens that may be drawn, ascending by id, with their probabilities.
@@ -99,64 +94,37 @@ impl Sampling {
     /// * min_p: probabilities below `min_p` times the largest are dropped.
     ///
     /// Minus infinity is never a candidate. Takes O(vocabulary) time. Source: the processors of transformers.
-    pub fn filter<'a>(
-        &self,
-        logits: &[f32],
-        scratch: &'a mut Scratch,
-    ) -> Result<&'a [Candidate], SamplingError> {
-        let Self {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-        } = *self;
+    pub fn filter<'a>(&self, logits: &[f32], scratch: &'a mut Scratch) -> Result<&'a [Candidate], SamplingError> {
+        let Self { temperature, top_k, top_p, min_p } = *self;
         score(logits, temperature as f32, &mut scratch.entries)?;
         if let Some(k) = top_k.filter(|k| *k < scratch.entries.len()) {
             keep_top_k(k, scratch);
         }
-        weigh(&mut scratch.entries);
+        if top_p.is_some() || min_p.is_some() {
+            weigh(&mut scratch.entries);
+        }
         if let Some(p) = top_p.filter(|p| *p < 1.0) {
             keep_top_p(p, scratch);
         }
         if let Some(p) = min_p {
             scratch.entries.retain(|entry| f64::from(entry.weight) >= p);
         }
-        let total: f64 = scratch
-            .entries
-            .iter()
-            .map(|entry| f64::from(entry.weight))
-            .sum();
-        let normal = |entry: &Entry| Candidate {
-            id: entry.id,
-            probability: (f64::from(entry.weight) / total) as f32,
-        };
-        scratch.candidates.clear();
-        scratch
-            .candidates
-            .extend(scratch.entries.iter().map(normal));
-        Ok(&scratch.candidates)
+        Ok(normalise(&scratch.entries, &mut scratch.candidates))
     }
 }
 
 /// The candidate at `uniform` in [0, 1) of the cumulative probability, or `None` without candidates.
 pub fn draw(candidates: &[Candidate], uniform: f64) -> Option<Candidate> {
-    let total: f64 = candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.probability))
-        .sum();
+    let total: f64 = candidates.iter().map(|candidate| candidate.probability).sum();
     let mut left = uniform * total;
     for candidate in candidates {
-        left -= f64::from(candidate.probability);
+        left -= candidate.probability;
         if left < 0.0 {
             return Some(*candidate);
         }
     }
     // Rounding may leave a crumb after the last candidate; one with probability 0 is still never drawn.
-    candidates
-        .iter()
-        .rev()
-        .find(|candidate| candidate.probability > 0.0)
-        .copied()
+    candidates.iter().rev().find(|candidate| candidate.probability > 0.0).copied()
 }
 
 /// The id of the largest logit; of equal ones the lowest.
@@ -168,18 +136,13 @@ pub fn greedy(logits: &[f32]) -> Result<u32, SamplingError> {
             best = Some((id as u32, value));
         }
     }
-    best.map(|(id, _)| id).ok_or(SamplingError::NothingLeft {
-        n_logits: logits.len(),
-    })
+    best.map(|(id, _)| id).ok_or(SamplingError::NothingLeft { n_logits: logits.len() })
 }
 
 /// Natural logarithm of the probability of `id` under the unfiltered logits at temperature 1, nats.
 pub fn log_probability(logits: &[f32], id: u32) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits
-        .iter()
-        .map(|logit| f64::from((logit - largest).exp()))
-        .sum();
+    let total: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
     f64::from(logits[id as usize] - largest) - total.ln()
 }
 
@@ -212,11 +175,7 @@ fn mix(mut z: u64) -> u64 {
 }
 
 fn check_logit(id: usize, value: f32) -> Result<(), SamplingError> {
-    if value < f32::INFINITY {
-        Ok(())
-    } else {
-        Err(SamplingError::Logit { id, value })
-    }
+    if value < f32::INFINITY { Ok(()) } else { Err(SamplingError::Logit { id, value }) }
 }
 
 fn score(logits: &[f32], temperature: f32, entries: &mut Vec<Entry>) -> Result<(), SamplingError> {
@@ -226,64 +185,58 @@ fn score(logits: &[f32], temperature: f32, entries: &mut Vec<Entry>) -> Result<(
         if logit > f32::NEG_INFINITY {
             // A small temperature may take a finite logit out of range.
             let score = (logit / temperature).clamp(f32::MIN, f32::MAX);
-            entries.push(Entry {
-                id: id as u32,
-                score,
-                weight: 0.0,
-            });
+            entries.push(Entry { id: id as u32, score, weight: 0.0 });
         }
     }
     if entries.is_empty() {
-        return Err(SamplingError::NothingLeft {
-            n_logits: logits.len(),
-        });
+        return Err(SamplingError::NothingLeft { n_logits: logits.len() });
     }
     Ok(())
 }
 
 fn keep_top_k(k: usize, scratch: &mut Scratch) {
     scratch.scores.clear();
-    scratch
-        .scores
-        .extend(scratch.entries.iter().map(|entry| entry.score));
-    let (_, &mut smallest, _) = scratch
-        .scores
-        .select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    scratch.scores.extend(scratch.entries.iter().map(|entry| entry.score));
+    let (_, &mut smallest, _) = scratch.scores.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
     scratch.entries.retain(|entry| entry.score >= smallest);
 }
 
 fn weigh(entries: &mut [Entry]) {
-    let largest = entries
-        .iter()
-        .map(|entry| entry.score)
-        .fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest_score(entries);
     for entry in entries {
         entry.weight = (entry.score - largest).exp();
     }
+}
+
+/// In f64, so that the unlikeliest tokens keep their digits too.
+fn normalise<'a>(entries: &[Entry], candidates: &'a mut Vec<Candidate>) -> &'a [Candidate] {
+    let largest = largest_score(entries);
+    candidates.clear();
+    candidates.extend(entries.iter().map(|entry| {
+        let weight = (f64::from(entry.score) - f64::from(largest)).exp();
+        Candidate { id: entry.id, probability: weight }
+    }));
+    let total: f64 = candidates.iter().map(|candidate| candidate.probability).sum();
+    candidates.iter_mut().for_each(|candidate| candidate.probability /= total);
+    candidates
+}
+
+fn largest_score(entries: &[Entry]) -> f32 {
+    entries.iter().map(|entry| entry.score).fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// Ascending, a token goes while the mass up to and with it is at most `1 - top_p`: descending, it stays while the mass
 /// before it is below `top_p`.
 fn keep_top_p(top_p: f64, scratch: &mut Scratch) {
     let cut = top_p_cut(top_p, scratch);
-    scratch
-        .entries
-        .retain(|entry| descending(entry, &cut) != Ordering::Greater);
+    scratch.entries.retain(|entry| descending(entry, &cut) != Ordering::Greater);
 }
 
 /// The last token that stays. Whole bins of mass are passed over first; only the bin that holds the cut is looked into,
 /// and there by halves, so that no long list is ever sorted.
 fn top_p_cut(top_p: f64, scratch: &mut Scratch) -> Entry {
-    let Scratch {
-        entries,
-        pool,
-        bins,
-        ..
-    } = scratch;
-    let largest = entries
-        .iter()
-        .map(|entry| entry.score)
-        .fold(f32::NEG_INFINITY, f32::max);
+    let Scratch { entries, pool, bins, .. } = scratch;
+    let largest = largest_score(entries);
     let bin = |entry: &Entry| (((largest - entry.score) / BIN_NATS) as usize).min(N_BINS - 1);
     bins.clear();
     bins.resize(N_BINS, 0.0);
@@ -300,21 +253,14 @@ fn top_p_cut(top_p: f64, scratch: &mut Scratch) -> Entry {
     pool.extend(entries.iter().filter(|entry| bin(entry) == holder));
     // Rounding may let the search run past the last bin that holds anything: then everything stays.
     if pool.is_empty() {
-        return entries
-            .iter()
-            .copied()
-            .max_by(descending)
-            .unwrap_or(entries[0]);
+        return entries.iter().copied().max_by(descending).unwrap_or(entries[0]);
     }
     let mut range = 0..pool.len();
     while range.len() > 1 {
         let middle = range.len() / 2;
         let part = &mut pool[range.clone()];
         part.select_nth_unstable_by(middle, descending);
-        let upper: f64 = part[..middle]
-            .iter()
-            .map(|entry| f64::from(entry.weight))
-            .sum();
+        let upper: f64 = part[..middle].iter().map(|entry| f64::from(entry.weight)).sum();
         if upper < left {
             left -= upper;
             range.start += middle;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 use minijinja_contrib::pycompat;
 
 /// One turn of a conversation.
@@ -35,27 +35,16 @@ pub enum TemplateError {
     Compile { file: PathBuf, source: Error },
     /// The template itself refuses the conversation (`raise_exception`).
     #[error("{}: the chat template refuses the conversation ({roles}): {message}", file.display())]
-    Refused {
-        file: PathBuf,
-        roles: String,
-        message: String,
-    },
+    Refused { file: PathBuf, roles: String, message: String },
     #[error("{}: render the chat template over the conversation ({roles})", file.display())]
-    Render {
-        file: PathBuf,
-        roles: String,
-        source: Error,
-    },
+    Render { file: PathBuf, roles: String, source: Error },
 }
 
 const NAME: &str = "chat_template";
 
 impl Message {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
+        Self { role: role.into(), content: content.into() }
     }
 
     pub fn user(content: impl Into<String>) -> Self {
@@ -70,60 +59,28 @@ impl Message {
 impl ChatTemplate {
     /// Compiles a template; `file` is where its source was found and is only named in messages. `specials` maps the
     /// names a template may write (`bos_token`, ..) to the tokens' texts.
-    pub fn compile(
-        source: &str,
-        specials: &BTreeMap<String, String>,
-        file: &Path,
-    ) -> Result<Self, TemplateError> {
-        let fail = |source| TemplateError::Compile {
-            file: file.to_owned(),
-            source,
-        };
+    pub fn compile(source: &str, specials: &BTreeMap<String, String>, file: &Path) -> Result<Self, TemplateError> {
+        let fail = |source| TemplateError::Compile { file: file.to_owned(), source };
         let mut environment = environment().map_err(fail)?;
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(fail)?;
-        Ok(Self {
-            environment,
-            source: source.to_owned(),
-            file: file.to_owned(),
-            specials: specials.clone(),
-        })
+        environment.add_template_owned(NAME, source.to_owned()).map_err(fail)?;
+        Ok(Self { environment, source: source.to_owned(), file: file.to_owned(), specials: specials.clone() })
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends with the header of the turn to be written.
-    pub fn render(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, TemplateError> {
-        let turn = |message: &Message| {
-            let pairs = [
-                ("role", message.role.as_str()),
-                ("content", message.content.as_str()),
-            ];
-            pairs.into_iter().collect::<Value>()
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
+        let turn = |Message { role, content }: &Message| {
+            context! { role => role.as_str(), content => content.as_str() }
         };
-        let specials = self
-            .specials
-            .iter()
-            .map(|(name, token)| (name.as_str(), Value::from(token.as_str())));
-        let context: Value = [
-            (
-                "messages",
-                messages.iter().map(turn).collect::<Vec<Value>>().into(),
-            ),
-            ("tools", Value::from(())),
-            ("documents", Value::from(())),
-            ("add_generation_prompt", add_generation_prompt.into()),
-        ]
-        .into_iter()
-        .chain(specials)
-        .collect();
+        let turns: Vec<Value> = messages.iter().map(turn).collect();
+        let context = context! {
+            messages => turns,
+            tools => (),
+            documents => (),
+            add_generation_prompt => add_generation_prompt,
+            ..Value::from(self.specials.clone())
+        };
         let template = self.environment.get_template(NAME);
-        template
-            .and_then(|template| template.render(context))
-            .map_err(|error| self.refusal(messages, error))
+        template.and_then(|template| template.render(context)).map_err(|error| self.refusal(messages, error))
     }
 
     /// The template's text.
@@ -132,31 +89,18 @@ impl ChatTemplate {
     }
 
     fn refusal(&self, messages: &[Message], error: Error) -> TemplateError {
-        let roles: Vec<&str> = messages
-            .iter()
-            .map(|message| message.role.as_str())
-            .collect();
+        let roles: Vec<&str> = messages.iter().map(|message| message.role.as_str()).collect();
         let (file, roles) = (self.file.clone(), roles.join(", "));
         match raised(&error) {
-            Some(message) => TemplateError::Refused {
-                file,
-                roles,
-                message,
-            },
-            None => TemplateError::Render {
-                file,
-                roles,
-                source: error,
-            },
+            Some(message) => TemplateError::Refused { file, roles, message },
+            None => TemplateError::Render { file, roles, source: error },
         }
     }
 }
 
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatTemplate")
-            .field("source", &self.source)
-            .finish_non_exhaustive()
+        f.debug_struct("ChatTemplate").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
@@ -178,22 +122,13 @@ fn raised(error: &Error) -> Option<String> {
 
 fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
-    environment.set_syntax(
-        SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()?,
-    );
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(python_method);
     environment.add_filter("trim", python_trim);
     environment.add_filter("tojson", python_json);
-    environment.add_function(
-        "raise_exception",
-        |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, "raise_exception")
-                .with_source(Raised(message)))
-        },
-    );
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
+    });
     Ok(environment)
 }
 
@@ -210,12 +145,7 @@ fn python_trim(text: &str, chars: Option<&str>) -> String {
 }
 
 /// Methods of Python's strings, lists and dicts; stripping without arguments follows [`is_python_space`].
-fn python_method(
-    state: &mut State,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
+fn python_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     if let (ValueKind::String, Some(text), []) = (value.kind(), value.as_str(), args) {
         match method {
             "strip" => return Ok(text.trim_matches(is_python_space).into()),
@@ -234,11 +164,7 @@ fn python_json(value: &Value, indent: Option<Value>, args: Kwargs) -> Result<Str
     let mut rest = safe.as_str().unwrap_or_default();
     while let Some(at) = rest.find('\\') {
         json.push_str(&rest[..at]);
-        let escape = if rest[at..].starts_with("\\u") {
-            rest.get(at..at + 6)
-        } else {
-            rest.get(at..at + 2)
-        };
+        let escape = if rest[at..].starts_with("\\u") { rest.get(at..at + 6) } else { rest.get(at..at + 2) };
         let escape = escape.unwrap_or(&rest[at..]);
         json.push_str(match escape {
             "\\u003c" => "<",

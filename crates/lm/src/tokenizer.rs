@@ -25,101 +25,48 @@ pub struct Tokenizer {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     #[error("read {}", file.display())]
-    Read {
-        file: PathBuf,
-        source: std::io::Error,
-    },
+    Read { file: PathBuf, source: std::io::Error },
     #[error("{}: not a JSON object", file.display())]
-    Json {
-        file: PathBuf,
-        source: serde_json::Error,
-    },
+    Json { file: PathBuf, source: serde_json::Error },
     #[error("{}: not a tokenizer of a known form: {message}", file.display())]
     Form { file: PathBuf, message: String },
     #[error("{}: `{name}` is {found}; a token's text is needed", file.display())]
-    Special {
-        file: PathBuf,
-        name: String,
-        found: String,
-    },
+    Special { file: PathBuf, name: String, found: String },
     #[error("{}: `{name}` is `{token}`, which is no token of the vocabulary", file.display())]
-    SpecialUnknown {
-        file: PathBuf,
-        name: String,
-        token: String,
-    },
+    SpecialUnknown { file: PathBuf, name: String, token: String },
     #[error("{}: has {n_ids} ids, and the embedding has {n_rows} rows; the two must be equal", file.display())]
-    Size {
-        file: PathBuf,
-        n_ids: usize,
-        n_rows: usize,
-    },
+    Size { file: PathBuf, n_ids: usize, n_rows: usize },
     #[error("{}: holds the ids up to {largest} but not {missing}", file.display())]
-    Hole {
-        file: PathBuf,
-        largest: u32,
-        missing: u32,
-    },
+    Hole { file: PathBuf, largest: u32, missing: u32 },
     #[error("{}: encode a text of {bytes} bytes: {message}", file.display())]
-    Encode {
-        file: PathBuf,
-        bytes: usize,
-        message: String,
-    },
+    Encode { file: PathBuf, bytes: usize, message: String },
     #[error("{}: decode {n_ids} ids: {message}", file.display())]
-    Decode {
-        file: PathBuf,
-        n_ids: usize,
-        message: String,
-    },
+    Decode { file: PathBuf, n_ids: usize, message: String },
     #[error("{}: names no {name}; it is needed to {purpose}", file.display())]
-    Absent {
-        file: PathBuf,
-        name: &'static str,
-        purpose: &'static str,
-    },
+    Absent { file: PathBuf, name: &'static str, purpose: &'static str },
 }
 
 /// The special tokens a template may write and a model may need, by the names the config files use.
-const SPECIAL_NAMES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
+const SPECIAL_NAMES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl Tokenizer {
     /// Loads the tokenizer of a model folder.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let file = folder.join("tokenizer.json");
         let bytes = read(&file)?;
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| TokenizerError::Form {
-                file: file.clone(),
-                message: error.to_string(),
-            })?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
+            .map_err(|error| TokenizerError::Form { file: file.clone(), message: error.to_string() })?;
         // A file may carry the cutting and padding of somebody's training run; a text here is never cut.
         inner.with_padding(None);
         inner
             .with_truncation(None)
-            .map_err(|error| TokenizerError::Form {
-                file: file.clone(),
-                message: error.to_string(),
-            })?;
+            .map_err(|error| TokenizerError::Form { file: file.clone(), message: error.to_string() })?;
         let config = Settings::load(folder)?;
         let n_ids = count_ids(&inner, &file)?;
         let digest = digest(&bytes, &config.specials);
-        let tokenizer = Self {
-            inner,
-            file,
-            specials: config.specials,
-            n_ids,
-            chat_template: config.chat_template,
-            digest,
-        };
+        let tokenizer =
+            Self { inner, file, specials: config.specials, n_ids, chat_template: config.chat_template, digest };
         tokenizer.check_specials(&config.file)?;
         Ok(tokenizer)
     }
@@ -128,23 +75,14 @@ impl Tokenizer {
     ///
     /// The text of a special token inside `text` becomes that token.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let fail = |message| TokenizerError::Encode {
-            file: self.file.clone(),
-            bytes: text.len(),
-            message,
-        };
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|error| fail(error.to_string()))?;
+        let fail = |message| TokenizerError::Encode { file: self.file.clone(), bytes: text.len(), message };
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| fail(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Token ids of a text with one bos before them.
     pub fn encode_with_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let bos = self
-            .bos_id()
-            .ok_or_else(|| self.absent("bos_token", "begin a text"))?;
+        let bos = self.bos_id().ok_or_else(|| self.absent("bos_token", "begin a text"))?;
         let mut ids = vec![bos];
         ids.extend(self.encode(text)?);
         Ok(ids)
@@ -153,17 +91,11 @@ impl Tokenizer {
     /// The text of token ids; `skip_special` leaves out special tokens such as bos. Bytes that are no UTF-8 become
     /// U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        let fail = |message| TokenizerError::Decode {
-            file: self.file.clone(),
-            n_ids: ids.len(),
-            message,
-        };
+        let fail = |message| TokenizerError::Decode { file: self.file.clone(), n_ids: ids.len(), message };
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.n_ids) {
             return Err(fail(format!("{id} is past the last id {}", self.n_ids - 1)));
         }
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|error| fail(error.to_string()))
+        self.inner.decode(ids, skip_special).map_err(|error| fail(error.to_string()))
     }
 
     /// The id of exactly this token.
@@ -217,11 +149,7 @@ impl Tokenizer {
         if self.n_ids == n_rows {
             return Ok(());
         }
-        Err(TokenizerError::Size {
-            file: self.file.clone(),
-            n_ids: self.n_ids,
-            n_rows,
-        })
+        Err(TokenizerError::Size { file: self.file.clone(), n_ids: self.n_ids, n_rows })
     }
 
     fn special_id(&self, name: &str) -> Option<u32> {
@@ -229,11 +157,7 @@ impl Tokenizer {
     }
 
     fn absent(&self, name: &'static str, purpose: &'static str) -> TokenizerError {
-        TokenizerError::Absent {
-            file: self.file.with_file_name("tokenizer_config.json"),
-            name,
-            purpose,
-        }
+        TokenizerError::Absent { file: self.file.with_file_name("tokenizer_config.json"), name, purpose }
     }
 
     fn check_specials(&self, file: &Path) -> Result<(), TokenizerError> {
@@ -249,10 +173,7 @@ impl Tokenizer {
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokenizer")
-            .field("file", &self.file)
-            .field("n_ids", &self.n_ids)
-            .finish_non_exhaustive()
+        f.debug_struct("Tokenizer").field("file", &self.file).field("n_ids", &self.n_ids).finish_non_exhaustive()
     }
 }
 
@@ -284,11 +205,7 @@ impl Settings {
                 return Err(TokenizerError::Special { file, name, found });
             }
         };
-        Ok(Self {
-            file,
-            specials,
-            chat_template,
-        })
+        Ok(Self { file, specials, chat_template })
     }
 }
 
@@ -323,40 +240,26 @@ fn count_ids(inner: &tokenizers::Tokenizer, file: &Path) -> Result<usize, Tokeni
     ids.dedup();
     let hole = ids.iter().zip(0..).find(|(id, wanted)| **id != *wanted);
     if let (Some((_, missing)), Some(&largest)) = (hole, ids.last()) {
-        return Err(TokenizerError::Hole {
-            file: file.to_owned(),
-            largest,
-            missing,
-        });
+        return Err(TokenizerError::Hole { file: file.to_owned(), largest, missing });
     }
     Ok(ids.len())
 }
 
 fn digest(tokenizer_json: &[u8], specials: &BTreeMap<String, String>) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_derive_key("sluice tokenizer v1");
-    let specials = specials
-        .iter()
-        .flat_map(|(name, token)| [name.as_bytes(), token.as_bytes()]);
+    let specials = specials.iter().flat_map(|(name, token)| [name.as_bytes(), token.as_bytes()]);
     for part in std::iter::once(tokenizer_json).chain(specials) {
-        hasher
-            .update(&(part.len() as u64).to_le_bytes())
-            .update(part);
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
     hasher.finalize()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TokenizerError> {
-    fs::read(file).map_err(|source| TokenizerError::Read {
-        file: file.to_owned(),
-        source,
-    })
+    fs::read(file).map_err(|source| TokenizerError::Read { file: file.to_owned(), source })
 }
 
 fn read_object(file: &Path) -> Result<Map<String, Value>, TokenizerError> {
-    serde_json::from_slice(&read(file)?).map_err(|source| TokenizerError::Json {
-        file: file.to_owned(),
-        source,
-    })
+    serde_json::from_slice(&read(file)?).map_err(|source| TokenizerError::Json { file: file.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -62,8 +62,7 @@ fn circles_from(start: usize, edges: &[Vec<Edge>], state: &mut [State]) -> Vec<V
             }
             State::Open => {
                 let from = path.iter().position(|(at, ..)| *at == next).unwrap_or(0);
-                let mut circle: Vec<Edge> =
-                    path[from + 1..].iter().map(|(at, _, place)| (*at, *place)).collect();
+                let mut circle: Vec<Edge> = path[from + 1..].iter().map(|(at, _, place)| (*at, *place)).collect();
                 circle.push((next, place));
                 circles.push(circle);
             }

@@ -79,14 +79,7 @@ pub struct Related {
 
 impl Diagnostic {
     pub fn new(code: Code, place: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic {
-            code,
-            message: message.into(),
-            place,
-            label: String::new(),
-            help: None,
-            related: Vec::new(),
-        }
+        Diagnostic { code, message: message.into(), place, label: String::new(), help: None, related: Vec::new() }
     }
 
     pub fn label(mut self, label: impl Into<String>) -> Diagnostic {
@@ -114,7 +107,8 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    pub(crate) fn new(sources: Sources, mut list: Vec<Diagnostic>) -> Diagnostics {
+    /// `list` must not be empty; it is sorted here.
+    pub fn new(sources: Sources, mut list: Vec<Diagnostic>) -> Diagnostics {
         // One broken parameter may be met by many readers; it is still one fault.
         list.sort_by(|a, b| (a.place, &a.message).cmp(&(b.place, &b.message)));
         list.dedup();

@@ -42,13 +42,16 @@ fn assemble(
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Pipeline> {
     let mut sections = Sections::of(root, faults)?;
-    let (early, late) = sort_overrides(set, faults);
+    let overrides = Overrides::sorted(set, faults);
     let chosen = sections.choose_profile(profile, faults);
-    for change in early {
-        sections.apply_early(change, chosen.as_deref(), faults);
+    for change in overrides.profiles {
+        sections.set_in_profile(change, chosen.as_deref(), faults);
     }
     let profile_node = sections.profile(chosen.as_deref(), faults);
-    let params = sections.params_under(&profile_node, faults);
+    let mut params = sections.params_under(&profile_node, faults);
+    for change in overrides.params {
+        set_known("params", &mut params, change, faults);
+    }
     let scope = Scope { params: &params, profile: &profile_node };
     // Both are resolved whole, so that a bad reference in them shows even where nothing reads it.
     resolve(&params, &scope, faults);
@@ -61,7 +64,7 @@ fn assemble(
         ]),
         span: Span::START,
     };
-    for mut change in late {
+    for mut change in overrides.body {
         change.value = resolve(&change.value, &scope, faults);
         change.apply(&mut body, 2, faults);
     }
@@ -99,8 +102,8 @@ impl Sections {
                 continue;
             }
             let absent = SECTIONS.into_iter().filter(|section| root.get(section).is_none());
-            let help = did_you_mean(&key.text, absent)
-                .unwrap_or_else(|| format!("its keys are {}", SECTIONS.join(", ")));
+            let help =
+                did_you_mean(&key.text, absent).unwrap_or_else(|| format!("its keys are {}", SECTIONS.join(", ")));
             let message = format!("a pipeline file has no key `{}`", key.text);
             faults.push(Diagnostic::new(Code::UnknownKey, key.span, message).help(help));
         }
@@ -145,9 +148,8 @@ impl Sections {
         }
     }
 
-    /// Applies an override of parameters or of a profile. What it names must be there already.
-    fn apply_early(&mut self, mut change: Override, chosen: Option<&str>, faults: &mut Vec<Diagnostic>) {
-        let in_profiles = change.root() == "profile" || change.root() == "profiles";
+    /// Applies an override of a profile; `profile` is the one in use.
+    fn set_in_profile(&mut self, mut change: Override, chosen: Option<&str>, faults: &mut Vec<Diagnostic>) {
         if change.root() == "profile" {
             let Some(chosen) = chosen else {
                 let fault = Diagnostic::new(Code::Override, change.place, "the file has no profiles to set");
@@ -160,14 +162,7 @@ impl Sections {
                 change.path.insert(1, Key { text: chosen.to_owned(), span });
             }
         }
-        let (name, slot) = if in_profiles { ("profiles", &mut self.profiles) } else { ("params", &mut self.params) };
-        let inner = std::mem::replace(slot, Node::broken(Span::START));
-        let mut root = Node { value: Value::Map(vec![section_entry(name, inner)]), span: Span::START };
-        let n_known = change.path.len();
-        change.apply(&mut root, n_known, faults);
-        if let Value::Map(entries) = root.value {
-            *slot = entries.into_iter().next().map_or(Node::broken(Span::START), |entry| entry.value);
-        }
+        set_known("profiles", &mut self.profiles, change, faults);
     }
 
     /// The values of the profile in use.
@@ -180,8 +175,7 @@ impl Sections {
             return Node::broken(self.profiles.span);
         };
         for entry in entries.iter().filter(|entry| entry.value.entries().is_none()) {
-            let message =
-                format!("profile `{}` must be a map, not {}", entry.key.text, entry.value.describe());
+            let message = format!("profile `{}` must be a map, not {}", entry.key.text, entry.value.describe());
             faults.push(Diagnostic::new(Code::WrongType, entry.value.span, message));
         }
         let found = chosen.and_then(|chosen| self.profiles.get(chosen));
@@ -232,28 +226,49 @@ fn check_version(version: Option<&Node>, head: Span, faults: &mut Vec<Diagnostic
     }
 }
 
-/// Overrides of parameters and profiles come before references are followed, all others after.
-fn sort_overrides(set: &[String], faults: &mut Vec<Diagnostic>) -> (Vec<Override>, Vec<Override>) {
-    let mut early = Vec::new();
-    let mut late = Vec::new();
-    for (index, text) in set.iter().enumerate() {
-        let Some(change) = Override::parse(index, text, faults) else { continue };
-        match (change.root(), change.path.len()) {
-            ("params" | "profile" | "profiles", 2..) => early.push(change),
-            ("models" | "stages", 2..) => late.push(change),
-            (root, _) => {
-                let roots = ["params", "profile", "profiles", "models", "stages"];
-                let message = format!("`--set` cannot set `{root}`");
-                let help = match roots.contains(&root) {
-                    true => format!("say what in it: `--set {root}.NAME=VALUE`"),
-                    false => did_you_mean(root, roots)
-                        .unwrap_or_else(|| format!("a path starts with {}", roots.join(", "))),
-                };
-                faults.push(Diagnostic::new(Code::Override, change.place, message).help(help));
+/// The overrides by when they are applied: those of profiles and parameters before references are followed.
+#[derive(Default)]
+struct Overrides {
+    profiles: Vec<Override>,
+    params: Vec<Override>,
+    /// Of models and stages.
+    body: Vec<Override>,
+}
+
+impl Overrides {
+    fn sorted(set: &[String], faults: &mut Vec<Diagnostic>) -> Overrides {
+        let mut sorted = Overrides::default();
+        for (index, text) in set.iter().enumerate() {
+            let Some(change) = Override::parse(index, text, faults) else { continue };
+            match (change.root(), change.path.len()) {
+                ("profile" | "profiles", 2..) => sorted.profiles.push(change),
+                ("params", 2..) => sorted.params.push(change),
+                ("models" | "stages", 2..) => sorted.body.push(change),
+                (root, _) => faults.push(refused(root, change.place)),
             }
         }
+        sorted
     }
-    (early, late)
+}
+
+fn refused(root: &str, place: Span) -> Diagnostic {
+    const ROOTS: [&str; 5] = ["params", "profile", "profiles", "models", "stages"];
+    let help = match ROOTS.contains(&root) {
+        true => format!("say what in it: `--set {root}.NAME=VALUE`"),
+        false => did_you_mean(root, ROOTS).unwrap_or_else(|| format!("a path starts with {}", ROOTS.join(", "))),
+    };
+    Diagnostic::new(Code::Override, place, format!("`--set` cannot set `{root}`")).help(help)
+}
+
+/// Applies an override below the section `name`, where everything it names must be there already.
+fn set_known(name: &str, section: &mut Node, change: Override, faults: &mut Vec<Diagnostic>) {
+    let inner = std::mem::replace(section, Node::broken(Span::START));
+    let mut root = Node { value: Value::Map(vec![section_entry(name, inner)]), span: Span::START };
+    let n_known = change.path.len();
+    change.apply(&mut root, n_known, faults);
+    if let Value::Map(entries) = root.value {
+        *section = entries.into_iter().next().map_or(Node::broken(Span::START), |entry| entry.value);
+    }
 }
 
 fn section_entry(name: &str, value: Node) -> Entry {

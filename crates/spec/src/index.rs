@@ -74,19 +74,13 @@ impl Index {
 
 fn kind_of(entry: &Entry) -> Option<KindName> {
     let Value::Map(kinds) = &entry.value.value else { return None };
-    let mut named = kinds
-        .iter()
-        .filter_map(|kind| KindName::ALL.into_iter().find(|known| known.name() == kind.key.text));
+    let mut named =
+        kinds.iter().filter_map(|kind| KindName::ALL.into_iter().find(|known| known.name() == kind.key.text));
     named.next()
 }
 
 /// Stages and models share one namespace, so that a name means one thing wherever it stands.
-fn check_name<'k>(
-    key: &'k Key,
-    what: &str,
-    folded: &mut HashMap<String, &'k Key>,
-    faults: &mut Vec<Diagnostic>,
-) {
+fn check_name<'k>(key: &'k Key, what: &str, folded: &mut HashMap<String, &'k Key>, faults: &mut Vec<Diagnostic>) {
     let name = &key.text;
     if let Some(first) = folded.get(&fold(name)) {
         let message = if first.text == *name {

@@ -58,10 +58,12 @@ impl Resolver<'_, '_> {
         for piece in pieces {
             match piece {
                 Piece::Text(literal) => filled.push_str(literal),
-                Piece::Reference(path) => match self.lookup(path, span).and_then(|node| self.spelt(path, &node, span)) {
-                    Some(value) => filled.push_str(&value),
-                    None => return Node::broken(span),
-                },
+                Piece::Reference(path) => {
+                    match self.lookup(path, span).and_then(|node| self.spelt(path, &node, span)) {
+                        Some(value) => filled.push_str(&value),
+                        None => return Node::broken(span),
+                    }
+                }
                 Piece::Unclosed => {
                     let fault = Diagnostic::new(Code::Reference, span, "`${` is never closed");
                     self.faults.push(fault.help("write `${params.NAME}`, or `$${` for the two characters themselves"));
@@ -112,8 +114,7 @@ impl Resolver<'_, '_> {
         if matches!(node.value, Value::Broken) {
             return None;
         }
-        let keys: Vec<&str> =
-            node.entries().unwrap_or(&[]).iter().map(|entry| entry.key.text.as_str()).collect();
+        let keys: Vec<&str> = node.entries().unwrap_or(&[]).iter().map(|entry| entry.key.text.as_str()).collect();
         let message = format!("`${{{path}}}`: `{parent}` has no `{key}`");
         let mut fault = Diagnostic::new(Code::Reference, span, message);
         fault.help = did_you_mean(key, keys.iter().copied())

@@ -29,8 +29,8 @@ pub use diagnostic::{Code, Diagnostic, Diagnostics, Related};
 pub use leaf::{Leaf, LeafSink, LeafValue};
 pub use names::{ModelName, Product, ProfileName, StageName, TableKind};
 pub use number::{
-    Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Seed,
-    Smoothing, Temperature,
+    Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Seed, Smoothing,
+    Temperature,
 };
 pub use pipeline::{Location, Model, Pipeline};
 pub use span::{Located, Place, SourceId, Sources, Span};

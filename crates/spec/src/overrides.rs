@@ -117,13 +117,7 @@ fn walked(path: &[Key]) -> String {
 fn span(source: SourceId, text: &str, offset: usize, len: usize) -> Span {
     let before = text.get(..offset).unwrap_or("");
     let as_u32 = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Span {
-        source,
-        offset: as_u32(offset),
-        len: as_u32(len),
-        line: 1,
-        column: as_u32(before.chars().count() + 1),
-    }
+    Span { source, offset: as_u32(offset), len: as_u32(len), line: 1, column: as_u32(before.chars().count() + 1) }
 }
 
 /// Moves a value's spans from its own text to the whole argument.

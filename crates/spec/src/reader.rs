@@ -6,6 +6,7 @@ mod refs;
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::index::Index;
+use crate::names::StageName;
 use crate::span::{Located, Span};
 use crate::suggest::did_you_mean;
 use crate::tree::{Node, Value};
@@ -32,6 +33,11 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(index: &'a Index, faults: &'a mut Vec<Diagnostic>, subject: &str, head: Span) -> Self {
         Reader { index, faults, subject: subject.to_owned(), trail: Vec::new(), head }
+    }
+
+    /// Whether the subject is the stage of this name.
+    fn is_stage(&self, name: &StageName) -> bool {
+        self.subject == format!("stage `{name}`")
     }
 
     pub(crate) fn report(&mut self, fault: Diagnostic) {
@@ -78,7 +84,8 @@ impl<'a> Reader<'a> {
 
     /// The place of a value; an absent one is shown at its key.
     fn place(&self, node: &Node) -> Span {
-        if matches!(node.value, Value::Null) && node.span.len == 0 { self.head } else { node.span }
+        let is_absent = matches!(node.value, Value::Null) && node.span.len == 0;
+        if is_absent && node.span.source == self.head.source { self.head } else { node.span }
     }
 
     /// A finite number; a whole number will do.
@@ -115,7 +122,11 @@ impl<'a> Reader<'a> {
     }
 
     /// The one key of a map that says which of several things it is, and what stands under that key.
-    pub(crate) fn one_of<'n>(&mut self, node: &'n Node, names: &[&'static str]) -> Option<(&'static str, &'n Node, Span)> {
+    pub(crate) fn one_of<'n>(
+        &mut self,
+        node: &'n Node,
+        names: &[&'static str],
+    ) -> Option<(&'static str, &'n Node, Span)> {
         let expected = format!("a map with one key: {}", one_of(names));
         let entries = match &node.value {
             Value::Map(entries) => entries.as_slice(),
@@ -128,6 +139,16 @@ impl<'a> Reader<'a> {
             _ => return self.wrong_type(node, &expected),
         };
         let known = |text: &str| names.iter().copied().find(|name| *name == text);
+        if let Some(tag) = entries.iter().find(|entry| entry.key.text == "kind") {
+            let name = match &tag.value.value {
+                Value::Str(name) => known(name),
+                _ => None,
+            };
+            let message = format!("{} has no key `kind`: the kind is itself the key", self.whereabouts());
+            let fault = Diagnostic::new(Code::UnknownKey, tag.key.span, message);
+            self.report(fault.help(format!("write `{}: {{ ... }}`", name.unwrap_or(names[0]))));
+            return None;
+        }
         for entry in entries.iter().filter(|entry| known(&entry.key.text).is_none()) {
             let message = format!("{} has no `{}`", self.whereabouts(), entry.key.text);
             let help = did_you_mean(&entry.key.text, names.iter().copied())

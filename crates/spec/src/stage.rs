@@ -42,7 +42,8 @@ pub enum Kind {
     Sample(Sample),
     Score(Score),
     Pair(Pair),
-    Train(Train),
+    /// Boxed, because it has by far the most parameters.
+    Train(Box<Train>),
     Evaluate(Evaluate),
     Sql(Sql),
 }
@@ -116,7 +117,7 @@ impl KindName {
             KindName::Sample => Kind::Sample(Sample::read(node, reader)?),
             KindName::Score => Kind::Score(Score::read(node, reader)?),
             KindName::Pair => Kind::Pair(Pair::read(node, reader)?),
-            KindName::Train => Kind::Train(Train::read(node, reader)?),
+            KindName::Train => Kind::Train(Box::new(Train::read(node, reader)?)),
             KindName::Evaluate => Kind::Evaluate(Evaluate::read(node, reader)?),
             KindName::Sql => Kind::Sql(Sql::read(node, reader)?),
         })
@@ -251,6 +252,21 @@ impl TableRef {
             source: Source::Stage(table.value.0.clone()),
             expects: Expects::Table(expects),
             place: table.place,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KindName;
+
+    /// A stage's name alone means its first product, and only that.
+    #[test]
+    fn the_first_product_comes_first() {
+        for kind in KindName::ALL {
+            for (index, product) in kind.products().iter().enumerate() {
+                assert_eq!(product.comes_first(), index == 0, "{} makes {product}", kind.name());
+            }
         }
     }
 }

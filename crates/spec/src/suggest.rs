@@ -8,9 +8,7 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&folded, &fold(candidate)), candidate))
-        .filter(|(edits, candidate)| {
-            *edits <= max_edits || (word.len() >= 3 && candidate.starts_with(word))
-        })
+        .filter(|(edits, candidate)| *edits <= max_edits || (word.len() >= 3 && candidate.starts_with(word)))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }

@@ -71,7 +71,9 @@ impl Node {
             Value::Int(value) => format!("{value}"),
             Value::Float(value) => format!("{value:?}"),
             Value::Str(text) => format!("the text `{}`", shortened(text)),
+            Value::List(items) if items.is_empty() => "an empty list".to_owned(),
             Value::List(_) => "a list".to_owned(),
+            Value::Map(entries) if entries.is_empty() => "an empty map".to_owned(),
             Value::Map(_) => "a map".to_owned(),
             Value::Broken => "something unreadable".to_owned(),
         }

@@ -40,8 +40,7 @@ pub(crate) fn parse(text: &str, source: SourceId, faults: &mut Vec<Diagnostic>) 
         emit_comments: false,
     };
     let parser = Parser::new_from_str_with_options(&mask.text, options);
-    let mut builder =
-        Builder { parser, mask: &mask, source, anchors: HashMap::new(), n_nodes: 0, faults };
+    let mut builder = Builder { parser, mask: &mask, source, anchors: HashMap::new(), n_nodes: 0, faults };
     builder.document().ok()
 }
 
@@ -207,16 +206,17 @@ impl<'a> Builder<'a, '_> {
         loop {
             let key = match self.next()? {
                 (Event::MappingEnd, span) => return Ok((entries, span)),
-                (Event::Scalar(text, ..), span) => Key { text: unmasked(&text), span },
+                (Event::Scalar(text, ..), span) => Some(Key { text: unmasked(&text), span }),
                 (event, span) => {
-                    self.node(event, span)?;
-                    let fault = Diagnostic::new(Code::WrongType, span, "a key must be a single word");
-                    self.faults.push(fault);
-                    Key { text: String::new(), span }
+                    let key = self.node(event, span)?;
+                    let message = format!("a key must be a text, not {}", key.describe());
+                    self.faults.push(Diagnostic::new(Code::WrongType, span, message));
+                    None
                 }
             };
             let (event, span) = self.next()?;
             let value = self.node(event, span)?;
+            let Some(key) = key else { continue };
             if key.text == "<<" {
                 let fault = Diagnostic::new(Code::UnknownKey, key.span, "merge keys (`<<`) are not read");
                 self.faults.push(fault.help("put the map under `params` and write `${params.NAME}`"));
@@ -305,5 +305,57 @@ fn number(text: &str) -> Option<Value> {
     match text.parse::<i64>() {
         Ok(value) => Some(Value::Int(value)),
         Err(_) => text.parse::<f64>().ok().map(Value::Float),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scalar of YAML 1.2 and what it is: neither `yes` nor `010` is what YAML 1.1 made of it.
+    #[test]
+    fn core_schema_of_plain_scalars() {
+        let cases = [
+            ("yes", "Str(\"yes\")"),
+            ("off", "Str(\"off\")"),
+            ("True", "Bool(true)"),
+            ("~", "Null"),
+            ("", "Null"),
+            ("-7", "Int(-7)"),
+            ("010", "Int(10)"),
+            ("0o10", "Int(8)"),
+            ("0xff", "Int(255)"),
+            ("0x", "Str(\"0x\")"),
+            ("1_000", "Str(\"1_000\")"),
+            ("8e-7", "Float(8e-7)"),
+            ("1.", "Float(1.0)"),
+            (".5", "Float(0.5)"),
+            ("-.inf", "Float(-inf)"),
+            ("inf", "Str(\"inf\")"),
+            ("infinity", "Str(\"infinity\")"),
+            ("1.5.2", "Str(\"1.5.2\")"),
+            ("2026-11-24", "Str(\"2026-11-24\")"),
+            ("99999999999999999999", "Float(1e20)"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(format!("{:?}", core_schema(text)), expected, "{text}");
+        }
+    }
+
+    /// Masking the braces of references shifts nothing: every span still covers its own text.
+    #[test]
+    fn spans_survive_the_mask() {
+        let text = "{ é: ${params.a}, b: [${params.bb}, x${params.c}y ], ${odd: z }";
+        let mut faults = Vec::new();
+        let root = parse(text, SourceId::FILE, &mut faults).expect("this is YAML");
+        let mut covered = Vec::new();
+        for entry in root.entries().expect("it is a map") {
+            covered.push(&text[entry.key.span.range()]);
+            match &entry.value.value {
+                Value::List(items) => covered.extend(items.iter().map(|item| &text[item.span.range()])),
+                _ => covered.push(&text[entry.value.span.range()]),
+            }
+        }
+        assert_eq!(covered, ["é", "${params.a}", "b", "${params.bb}", "x${params.c}y", "${odd", "z"]);
     }
 }

@@ -9,6 +9,8 @@ use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::parser::ParserError;
 
+use sluice_store::StoreError;
+
 use crate::files::DataFormat;
 use crate::place::Place;
 
@@ -22,56 +24,25 @@ pub enum SqlError {
     Runtime { source: io::Error },
 
     #[error("{}{message}", at(place))]
-    Syntax {
-        place: Option<Place>,
-        message: String,
-    },
+    Syntax { place: Option<Place>, message: String },
     #[error("{}there is no table `{table}`; there is {}", at(place), listed(known))]
-    UnknownTable {
-        place: Option<Place>,
-        table: String,
-        known: Vec<String>,
-    },
-    #[error(
-        "{}there is no column `{column}`; there is {}",
-        at(place),
-        listed(known)
-    )]
-    UnknownColumn {
-        place: Option<Place>,
-        column: String,
-        known: Vec<String>,
-    },
+    UnknownTable { place: Option<Place>, table: String, known: Vec<String> },
+    #[error("{}there is no column `{column}`; there is {}", at(place), listed(known))]
+    UnknownColumn { place: Option<Place>, column: String, known: Vec<String> },
     /// Every other fault found before a row is read: a function that does not exist, types that do not fit, ...
     #[error("{}{message}", at(place))]
-    Plan {
-        place: Option<Place>,
-        message: String,
-    },
-    #[error(
-        "{}only a query can be answered: SELECT, EXPLAIN or DESCRIBE",
-        at(place)
-    )]
-    NotAQuery { place: Option<Place> },
-    #[error(
-        "{}`{function}()` gives another value at each run, so its result cannot be kept",
-        at(place)
-    )]
-    NotRepeatable {
-        place: Option<Place>,
-        function: String,
-    },
+    Plan { place: Option<Place>, message: String },
+    #[error("only a query can be answered: SELECT, EXPLAIN or DESCRIBE")]
+    NotAQuery,
+    #[error("{}`{function}()` gives another value at each run, so its result cannot be kept", at(place))]
+    NotRepeatable { place: Option<Place>, function: String },
     #[error("the condition is {found}, expected Boolean")]
     NotACondition { found: DataType },
     #[error("run the query")]
     Execute { source: Cause },
 
     #[error("no file matches `{pattern}` in {}{}", folder.display(), beside(present))]
-    NoSuchFile {
-        pattern: String,
-        folder: PathBuf,
-        present: Vec<String>,
-    },
+    NoSuchFile { pattern: String, folder: PathBuf, present: Vec<String> },
     #[error("{} is a folder; name the files in it, for example `{pattern}/*.parquet`", path.display())]
     Folder { pattern: String, path: PathBuf },
     #[error("list the folder {}", path.display())]
@@ -79,84 +50,51 @@ pub enum SqlError {
     #[error("the extension of {} is none of parquet, jsonl, ndjson and csv; say the format", path.display())]
     UnknownFormat { path: PathBuf },
     #[error("read {} as {format}", path.display())]
-    ReadFile {
-        path: PathBuf,
-        format: &'static str,
-        source: Cause,
-    },
+    ReadFile { path: PathBuf, format: &'static str, source: Cause },
+
+    #[error("open the stored table `{table}`")]
+    Stored { table: String, source: StoreError },
 
     #[error("render the rows as {format}")]
-    Render {
-        format: &'static str,
-        source: ArrowError,
-    },
+    Render { format: &'static str, source: ArrowError },
 }
 
 impl SqlError {
     /// What DataFusion says of a query before it runs.
     pub(crate) fn of_plan(query: &str, error: &DataFusionError) -> Self {
-        let place = error
-            .diagnostic()
-            .and_then(|diagnostic| diagnostic.span)
-            .map(Place::of_span);
+        let place = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(Place::of_span);
         match error.find_root() {
             DataFusionError::SQL(parser, _) => {
-                let (ParserError::ParserError(text) | ParserError::TokenizerError(text)) =
-                    parser.as_ref()
-                else {
-                    return Self::Syntax {
-                        place,
-                        message: "the query is nested too deeply".to_owned(),
-                    };
+                let (ParserError::ParserError(text) | ParserError::TokenizerError(text)) = parser.as_ref() else {
+                    return Self::Syntax { place, message: "the query is nested too deeply".to_owned() };
                 };
                 let (text, found) = Place::cut_from(text);
                 let at_end = text.ends_with("found: EOF").then(|| Place::end_of(query));
-                Self::Syntax {
-                    place: found.or(place).or(at_end),
-                    message: lowercase_first(text),
-                }
+                Self::Syntax { place: found.or(place).or(at_end), message: lowercase_first(text) }
             }
             DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
-                SchemaError::FieldNotFound {
-                    field,
-                    valid_fields,
-                } => Self::UnknownColumn {
+                SchemaError::FieldNotFound { field, valid_fields } => Self::UnknownColumn {
                     place: place.or_else(|| Place::of_word(query, field.name())),
                     column: field.flat_name(),
-                    known: valid_fields
-                        .iter()
-                        .map(|known| known.name().to_owned())
-                        .collect(),
+                    known: valid_fields.iter().map(|known| known.name().to_owned()).collect(),
                 },
-                other => Self::Plan {
-                    place,
-                    message: lowercase_first(&other.to_string()),
-                },
+                other => Self::Plan { place, message: lowercase_first(&other.to_string()) },
             },
-            root => Self::Plan {
-                place,
-                message: lowercase_first(&first_line(&root.message())),
-            },
+            root => Self::Plan { place, message: lowercase_first(&first_line(&root.message())) },
         }
     }
 }
 
 impl SqlError {
     pub(crate) fn read_file(path: &Path, format: DataFormat, error: DataFusionError) -> Self {
-        Self::ReadFile {
-            path: path.to_owned(),
-            format: format.name(),
-            source: cause_of(error),
-        }
+        Self::ReadFile { path: path.to_owned(), format: format.name(), source: cause_of(error) }
     }
 }
 
 /// The innermost cause of an error.
 pub(crate) fn cause_of(error: DataFusionError) -> Cause {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            cause_of(*inner)
-        }
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => cause_of(*inner),
         DataFusionError::ArrowError(inner, _) => match *inner {
             ArrowError::ExternalError(inner) => inner,
             inner => inner.into(),
@@ -170,20 +108,14 @@ pub(crate) fn cause_of(error: DataFusionError) -> Cause {
 }
 
 fn at(place: &Option<Place>) -> String {
-    place
-        .map(|place| format!("at {place}: "))
-        .unwrap_or_default()
+    place.map(|place| format!("at {place}: ")).unwrap_or_default()
 }
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn beside(present: &[String]) -> String {
@@ -201,9 +133,7 @@ fn first_line(text: &str) -> String {
 fn lowercase_first(text: &str) -> String {
     let mut letters = text.chars();
     match (letters.next(), letters.clone().next()) {
-        (Some(first), Some(second)) if !second.is_uppercase() => {
-            first.to_lowercase().chain(letters).collect()
-        }
+        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(letters).collect(),
         _ => text.to_owned(),
     }
     .trim_end_matches('.')

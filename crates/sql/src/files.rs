@@ -17,17 +17,12 @@ pub enum DataFormat {
 
 impl DataFormat {
     pub fn of_extension(path: &Path) -> Result<Self, SqlError> {
-        let extension = path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .map(str::to_ascii_lowercase);
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         match extension.as_deref() {
             Some("parquet") => Ok(Self::Parquet),
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
             Some("csv") => Ok(Self::Csv),
-            _ => Err(SqlError::UnknownFormat {
-                path: path.to_owned(),
-            }),
+            _ => Err(SqlError::UnknownFormat { path: path.to_owned() }),
         }
     }
 
@@ -49,11 +44,7 @@ pub fn matching(folder: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, SqlE
         let found = expand(folder, pattern)?;
         if found.is_empty() {
             let present = names_beside(folder, pattern);
-            return Err(SqlError::NoSuchFile {
-                pattern: pattern.clone(),
-                folder: folder.to_owned(),
-                present,
-            });
+            return Err(SqlError::NoSuchFile { pattern: pattern.clone(), folder: folder.to_owned(), present });
         }
         files.extend(found);
     }
@@ -66,26 +57,12 @@ fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, SqlError> {
     let whole = folder.join(pattern);
     if !pattern.contains(['*', '?']) {
         if whole.is_dir() {
-            return Err(SqlError::Folder {
-                pattern: pattern.trim_end_matches('/').to_owned(),
-                path: whole,
-            });
+            return Err(SqlError::Folder { pattern: pattern.trim_end_matches('/').to_owned(), path: whole });
         }
-        return Ok(if whole.is_file() {
-            vec![whole]
-        } else {
-            Vec::new()
-        });
+        return Ok(if whole.is_file() { vec![whole] } else { Vec::new() });
     }
-    let base = if Path::new(pattern).is_absolute() {
-        PathBuf::from("/")
-    } else {
-        folder.to_owned()
-    };
-    let segments: Vec<&str> = pattern
-        .split('/')
-        .filter(|segment| !segment.is_empty())
-        .collect();
+    let base = if Path::new(pattern).is_absolute() { PathBuf::from("/") } else { folder.to_owned() };
+    let segments: Vec<&str> = pattern.split('/').filter(|segment| !segment.is_empty()).collect();
     let mut files = Vec::new();
     walk(&base, &segments, &mut files)?;
     Ok(files)
@@ -129,17 +106,11 @@ fn take(path: PathBuf, rest: &[&str], files: &mut Vec<PathBuf>) -> Result<(), Sq
 }
 
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, SqlError> {
-    let failed = |source| SqlError::ListFolder {
-        path: folder.to_owned(),
-        source,
-    };
+    let failed = |source| SqlError::ListFolder { path: folder.to_owned(), source };
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        entries.push((
-            entry.file_name().to_string_lossy().into_owned(),
-            entry.path(),
-        ));
+        entries.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
     }
     entries.sort();
     Ok(entries)
@@ -151,46 +122,27 @@ fn names_beside(folder: &Path, pattern: &str) -> Vec<String> {
     let mut written = PathBuf::new();
     let segments: Vec<&str> = pattern.split('/').collect();
     for segment in &segments[..segments.len().saturating_sub(1)] {
-        let next = if segment.is_empty() {
-            PathBuf::from("/")
-        } else {
-            nearest.join(segment)
-        };
+        let next = if segment.is_empty() { PathBuf::from("/") } else { nearest.join(segment) };
         if !next.is_dir() {
             break;
         }
-        written = if segment.is_empty() {
-            PathBuf::from("/")
-        } else {
-            written.join(segment)
-        };
+        written = if segment.is_empty() { PathBuf::from("/") } else { written.join(segment) };
         nearest = next;
     }
-    let names = entries(&nearest)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, _)| name);
-    names
-        .filter(|name| !name.starts_with('.'))
-        .take(10)
-        .map(|name| written.join(name).display().to_string())
-        .collect()
+    let names = entries(&nearest).unwrap_or_default().into_iter().map(|(name, _)| name);
+    names.filter(|name| !name.starts_with('.')).take(10).map(|name| written.join(name).display().to_string()).collect()
 }
 
 /// Whether a name matches one segment of a pattern, by remembering the last `*` and where it began to match.
 fn name_matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), name.chars().collect());
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         if pattern.get(p) == Some(&'*') {
             star = Some((p, n));
             p += 1;
-        } else if pattern
-            .get(p)
-            .is_some_and(|&letter| letter == '?' || letter == name[n])
-        {
+        } else if pattern.get(p).is_some_and(|&letter| letter == '?' || letter == name[n]) {
             p += 1;
             n += 1;
         } else if let Some((at, from)) = star {

@@ -1,7 +1,7 @@
 //! Queries over tables: DataFusion sessions, the user's files as rows, and the rendering of answers. It owns everything
 //! asynchronous behind a blocking interface, and refuses to know what a stage is or which columns a table should have.
 //!
-//! * [`Session`] answers queries over named tables, each a Parquet file or record batches in memory.
+//! * [`Session`] answers queries over named tables, each an output in the store, Parquet files or batches in memory.
 //! * [`DataFile`] is one Parquet, JSONL or CSV file, read in file order.
 //! * [`matching`] turns paths and globs into files.
 //! * [`render`] prints an answer.

@@ -7,9 +7,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::listing::{
-    ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl,
-};
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::prelude::SessionContext;
 
 /// The files as one table, in the order given. Without a schema, that of the first file counts.
@@ -19,10 +17,8 @@ pub(crate) async fn table_of_files(
     format: Arc<dyn FileFormat>,
     schema: Option<SchemaRef>,
 ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
-    let urls: Vec<ListingTableUrl> = files
-        .iter()
-        .map(|file| ListingTableUrl::parse(file_url(file)?))
-        .collect::<Result<_, _>>()?;
+    let urls: Vec<ListingTableUrl> =
+        files.iter().map(|file| ListingTableUrl::parse(file_url(file)?)).collect::<Result<_, _>>()?;
     // The store names its files by digest, without an extension.
     let options = ListingOptions::new(format).with_file_extension("");
     let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options);

@@ -22,48 +22,31 @@ impl fmt::Display for Place {
 
 impl Place {
     pub(crate) fn of_span(span: Span) -> Self {
-        Self {
-            line: span.start.line,
-            column: span.start.column,
-        }
+        Self { line: span.start.line, column: span.start.column }
     }
 
     /// Where `word` first stands as an identifier.
     pub(crate) fn of_word(query: &str, word: &str) -> Option<Self> {
-        let tokens = Tokenizer::new(&GenericDialect {}, query)
-            .tokenize_with_location()
-            .ok()?;
+        let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize_with_location().ok()?;
         let found = tokens.into_iter().find(|token| match &token.token {
             Token::Word(candidate) => candidate.value.eq_ignore_ascii_case(word),
             _ => false,
         })?;
-        Some(Self {
-            line: found.span.start.line,
-            column: found.span.start.column,
-        })
+        Some(Self { line: found.span.start.line, column: found.span.start.column })
     }
 
     /// Just behind the last character that is not blank.
     pub(crate) fn end_of(query: &str) -> Self {
         let written = query.trim_end();
         let last = written.lines().last().unwrap_or_default();
-        Self {
-            line: written.lines().count().max(1) as u64,
-            column: last.chars().count() as u64 + 1,
-        }
+        Self { line: written.lines().count().max(1) as u64, column: last.chars().count() as u64 + 1 }
     }
 
     /// Takes the place off the end of a parser's message: `.. at Line: 1, Column: 8`.
     pub(crate) fn cut_from(message: &str) -> (&str, Option<Self>) {
         let parsed = message.rsplit_once(" at Line: ").and_then(|(text, place)| {
             let (line, column) = place.split_once(", Column: ")?;
-            Some((
-                text,
-                Self {
-                    line: line.parse().ok()?,
-                    column: column.trim().parse().ok()?,
-                },
-            ))
+            Some((text, Self { line: line.parse().ok()?, column: column.trim().parse().ok()? }))
         });
         match parsed {
             Some((text, place)) => (text, Some(place)),

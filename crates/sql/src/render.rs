@@ -35,25 +35,18 @@ pub fn render(batches: &[RecordBatch], format: Format) -> Result<String, SqlErro
         Format::Json => ("JSON", json_array(batches)),
         Format::Jsonl => ("JSONL", json_lines(batches)),
     };
-    rendered.map_err(|source| SqlError::Render {
-        format: name,
-        source,
-    })
+    rendered.map_err(|source| SqlError::Render { format: name, source })
 }
 
 fn table(batches: &[RecordBatch]) -> Result<String, ArrowError> {
-    let cut: Vec<RecordBatch> = batches
-        .iter()
-        .map(|batch| with_texts(batch, |_| true, one_line))
-        .collect::<Result<_, _>>()?;
+    let cut: Vec<RecordBatch> =
+        batches.iter().map(|batch| with_texts(batch, |_| true, one_line)).collect::<Result<_, _>>()?;
     Ok(format!("{}\n", pretty_format_batches(&cut)?))
 }
 
 fn csv(batches: &[RecordBatch]) -> Result<String, ArrowError> {
     let mut bytes = Vec::new();
-    let mut writer = csv::WriterBuilder::new()
-        .with_header(true)
-        .build(&mut bytes);
+    let mut writer = csv::WriterBuilder::new().with_header(true).build(&mut bytes);
     for batch in batches {
         writer.write(&with_texts(batch, DataType::is_nested, |text| text)?)?;
     }
@@ -62,26 +55,18 @@ fn csv(batches: &[RecordBatch]) -> Result<String, ArrowError> {
 }
 
 fn json_array(batches: &[RecordBatch]) -> Result<String, ArrowError> {
-    let mut writer = json::WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .build::<_, json::writer::JsonArray>(Vec::new());
+    let mut writer =
+        json::WriterBuilder::new().with_explicit_nulls(true).build::<_, json::writer::JsonArray>(Vec::new());
     for batch in batches {
         writer.write(batch)?;
     }
     writer.finish()?;
-    text(writer.into_inner()).map(|text| {
-        if text.is_empty() {
-            "[]\n".to_owned()
-        } else {
-            text + "\n"
-        }
-    })
+    text(writer.into_inner()).map(|text| if text.is_empty() { "[]\n".to_owned() } else { text + "\n" })
 }
 
 fn json_lines(batches: &[RecordBatch]) -> Result<String, ArrowError> {
-    let mut writer = json::WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .build::<_, json::writer::LineDelimited>(Vec::new());
+    let mut writer =
+        json::WriterBuilder::new().with_explicit_nulls(true).build::<_, json::writer::LineDelimited>(Vec::new());
     for batch in batches {
         writer.write(batch)?;
     }
@@ -114,10 +99,7 @@ fn with_texts(
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }
 
-fn written_out(
-    column: &ArrayRef,
-    shape: &impl Fn(String) -> String,
-) -> Result<ArrayRef, ArrowError> {
+fn written_out(column: &ArrayRef, shape: &impl Fn(String) -> String) -> Result<ArrayRef, ArrowError> {
     let options = FormatOptions::default();
     let formatter = ArrayFormatter::try_new(column, &options)?;
     let text = |row: usize| -> Result<Option<String>, ArrowError> {

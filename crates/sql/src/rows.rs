@@ -32,32 +32,18 @@ pub struct Condition(Expr);
 impl<'s> DataFile<'s> {
     /// Opens a file and learns its columns: from the footer of Parquet, from all rows of JSONL and CSV. In a CSV file
     /// everything that looks like a number is one, except in the columns `as_text`: `007` may be a text.
-    pub fn open(
-        session: &'s Session,
-        path: &Path,
-        format: DataFormat,
-        as_text: &[&str],
-    ) -> Result<Self, SqlError> {
+    pub fn open(session: &'s Session, path: &Path, format: DataFormat, as_text: &[&str]) -> Result<Self, SqlError> {
         let open = async {
             let files = [path.to_owned()];
-            let table =
-                table_of_files(session.context(), &files, file_format(format), None).await?;
+            let table = table_of_files(session.context(), &files, file_format(format), None).await?;
             if format != DataFormat::Csv {
                 return Ok(table);
             }
             let schema = with_text(&table.schema(), as_text);
             table_of_files(session.context(), &files, file_format(format), Some(schema)).await
         };
-        let table = session
-            .runtime()
-            .block_on(open)
-            .map_err(|error| SqlError::read_file(path, format, error))?;
-        Ok(Self {
-            session,
-            path: path.to_owned(),
-            format,
-            table,
-        })
+        let table = session.runtime().block_on(open).map_err(|error| SqlError::read_file(path, format, error))?;
+        Ok(Self { session, path: path.to_owned(), format, table })
     }
 
     /// The columns of the file.
@@ -71,16 +57,8 @@ impl<'s> DataFile<'s> {
     /// What is wrong with the text, with the place in it.
     pub fn condition(&self, text: &str) -> Result<Condition, SqlError> {
         let fault = |error: DataFusionError| SqlError::of_plan(text, &error);
-        let schema = self
-            .table
-            .schema()
-            .to_dfschema()
-            .map_err(|error| self.failed(error))?;
-        let expression = self
-            .session
-            .context()
-            .parse_sql_expr(text, &schema)
-            .map_err(fault)?;
+        let schema = self.table.schema().to_dfschema().map_err(|error| self.failed(error))?;
+        let expression = self.session.context().parse_sql_expr(text, &schema).map_err(fault)?;
         let found = expression.get_type(&schema).map_err(fault)?;
         if found != DataType::Boolean {
             return Err(SqlError::NotACondition { found });
@@ -90,31 +68,20 @@ impl<'s> DataFile<'s> {
 
     /// Reads every row in file order: a column `keep` (Boolean, no nulls), which says whether the condition holds, and
     /// then the columns asked for. Without a condition it always holds.
-    pub fn scan(
-        &self,
-        columns: &[&str],
-        condition: Option<Condition>,
-    ) -> Result<Batches<'s>, SqlError> {
+    pub fn scan(&self, columns: &[&str], condition: Option<Condition>) -> Result<Batches<'s>, SqlError> {
         let keep = condition.map_or_else(|| lit(true), |Condition(expression)| expression);
         // Names by position: a file may have a column `keep`, and one column may be asked for twice.
-        let chosen = columns.iter().enumerate().map(|(i, column)| {
-            Expr::Column(Column::new_unqualified(*column)).alias(format!("column{i}"))
-        });
+        let chosen = columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| Expr::Column(Column::new_unqualified(*column)).alias(format!("column{i}")));
         let selection: Vec<Expr> = std::iter::once(keep.alias("keep")).chain(chosen).collect();
         let scan = async {
             let frame = self.session.context().read_table(self.table.clone())?;
             frame.select(selection)?.execute_stream().await
         };
-        let stream = self
-            .session
-            .runtime()
-            .block_on(scan)
-            .map_err(|error| self.failed(error))?;
-        Ok(Batches::new(
-            self.session,
-            stream,
-            Some((self.path.clone(), self.format)),
-        ))
+        let stream = self.session.runtime().block_on(scan).map_err(|error| self.failed(error))?;
+        Ok(Batches::new(self.session, stream, Some((self.path.clone(), self.format))))
     }
 
     fn failed(&self, error: DataFusionError) -> SqlError {

@@ -2,12 +2,12 @@
 //! them, so a session over a thousand tables costs no more than one over those it reads.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::MemorySchemaProvider;
+use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -17,6 +17,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
+use sluice_store::{Output, Store};
 use tokio::runtime::Runtime;
 
 use crate::error::{SqlError, cause_of};
@@ -26,22 +27,21 @@ use crate::place::Place;
 use crate::repeatable::changing_function;
 
 /// A table and the name a query knows it by: `pairs`, or `pairs.dropped`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NamedTable {
     pub name: String,
     pub data: TableData,
 }
 
 /// Where the rows of a table are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum TableData {
+    /// An output of a stage. Its bytes are checked when a query first reads it.
+    Stored { store: Store, output: Output },
     /// In Parquet files of one schema.
     Parquet(Vec<PathBuf>),
     /// In memory.
-    Batches {
-        schema: SchemaRef,
-        batches: Vec<RecordBatch>,
-    },
+    Batches { schema: SchemaRef, batches: Vec<RecordBatch> },
 }
 
 /// Answers queries over named tables.
@@ -54,18 +54,10 @@ pub struct Session {
 impl Session {
     pub fn new(tables: Vec<NamedTable>) -> Result<Self, SqlError> {
         // One thread, the caller's: rows come in one order, and small queries start without waiting for others.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .map_err(|source| SqlError::Runtime { source })?;
-        let tables = tables
-            .into_iter()
-            .map(|table| (table.name, table.data))
-            .collect();
-        Ok(Self {
-            runtime,
-            context: SessionContext::new_with_config(config()),
-            tables,
-        })
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().build().map_err(|source| SqlError::Runtime { source })?;
+        let tables = tables.into_iter().map(|table| (table.name, table.data)).collect();
+        Ok(Self { runtime, context: SessionContext::new_with_config(config()), tables })
     }
 
     /// The names of the tables, sorted.
@@ -87,13 +79,9 @@ impl Session {
     /// As [`Session::stream`], for an answer that is kept: refuses functions that give another value at each run.
     pub fn stream_repeatable(&self, query: &str) -> Result<Batches<'_>, SqlError> {
         let plan = self.plan(query)?;
-        let changing =
-            changing_function(&plan).map_err(|error| SqlError::of_plan(query, &error))?;
+        let changing = changing_function(&plan).map_err(|error| SqlError::of_plan(query, &error))?;
         if let Some(function) = changing {
-            return Err(SqlError::NotRepeatable {
-                place: Place::of_word(query, &function),
-                function,
-            });
+            return Err(SqlError::NotRepeatable { place: Place::of_word(query, &function), function });
         }
         self.start(plan)
     }
@@ -105,49 +93,29 @@ impl Session {
         for reference in state.resolve_table_references(&statement).map_err(fault)? {
             self.open(query, &reference)?;
         }
-        self.runtime
-            .block_on(state.statement_to_plan(statement))
-            .map_err(fault)
+        self.runtime.block_on(state.statement_to_plan(statement)).map_err(fault)
     }
 
     /// Makes one table of the query known to DataFusion.
     fn open(&self, query: &str, reference: &TableReference) -> Result<(), SqlError> {
         let fault = |error| SqlError::of_plan(query, &error);
         let name = reference.to_string();
-        if self
-            .context
-            .table_exist(reference.clone())
-            .is_ok_and(|exists| exists)
-        {
+        if self.context.table_exist(reference.clone()).is_ok_and(|exists| exists) {
             return Ok(());
         }
         let Some(data) = self.tables.get(&name) else {
-            if self
-                .context
-                .state_ref()
-                .read()
-                .table_functions()
-                .contains_key(&name)
-            {
+            if self.context.state_ref().read().table_functions().contains_key(&name) {
                 return Ok(());
             }
             let known = self.table_names().map(str::to_owned).collect();
-            return Err(SqlError::UnknownTable {
-                place: Place::of_word(query, reference.table()),
-                table: name,
-                known,
-            });
+            return Err(SqlError::UnknownTable { place: Place::of_word(query, reference.table()), table: name, known });
         };
         let provider = match data {
-            TableData::Parquet(files) => {
-                let format = Arc::new(ParquetFormat::default().with_force_view_types(false));
-                self.runtime
-                    .block_on(table_of_files(&self.context, files, format, None))
-                    .map_err(|error| {
-                        let path = files.first().cloned().unwrap_or_default();
-                        SqlError::read_file(&path, DataFormat::Parquet, error)
-                    })?
+            TableData::Stored { store, output } => {
+                let file = store.table_path(output).map_err(|source| SqlError::Stored { table: name, source })?;
+                self.parquet(&[file])?
             }
+            TableData::Parquet(files) => self.parquet(files)?,
             TableData::Batches { schema, batches } => {
                 Arc::new(MemTable::try_new(schema.clone(), vec![batches.clone()]).map_err(fault)?)
             }
@@ -155,22 +123,25 @@ impl Session {
         if let Some(schema) = reference.schema() {
             self.add_schema(schema).map_err(fault)?;
         }
-        self.context
-            .register_table(reference.clone(), provider)
-            .map_err(fault)?;
+        self.context.register_table(reference.clone(), provider).map_err(fault)?;
         Ok(())
+    }
+
+    fn parquet(&self, files: &[PathBuf]) -> Result<Arc<dyn TableProvider>, SqlError> {
+        let format = Arc::new(ParquetFormat::default().with_force_view_types(false));
+        self.runtime.block_on(table_of_files(&self.context, files, format, None)).map_err(|error| {
+            SqlError::read_file(files.first().map_or(Path::new(""), PathBuf::as_path), DataFormat::Parquet, error)
+        })
     }
 
     /// `pairs.dropped` is table `dropped` in schema `pairs`.
     fn add_schema(&self, name: &str) -> Result<(), DataFusionError> {
         let catalogs = self.context.catalog_names();
-        let catalog = catalogs
-            .first()
-            .and_then(|catalog| self.context.catalog(catalog));
+        let catalog = catalogs.first().and_then(|catalog| self.context.catalog(catalog));
         match catalog {
-            Some(catalog) if catalog.schema(name).is_none() => catalog
-                .register_schema(name, Arc::new(MemorySchemaProvider::new()))
-                .map(|_| ()),
+            Some(catalog) if catalog.schema(name).is_none() => {
+                catalog.register_schema(name, Arc::new(MemorySchemaProvider::new())).map(|_| ())
+            }
             _ => Ok(()),
         }
     }
@@ -180,12 +151,7 @@ impl Session {
             let frame = self.context.execute_logical_plan(plan).await?;
             frame.execute_stream().await
         };
-        let stream = self
-            .runtime
-            .block_on(run)
-            .map_err(|error| SqlError::Execute {
-                source: cause_of(error),
-            })?;
+        let stream = self.runtime.block_on(run).map_err(|error| SqlError::Execute { source: cause_of(error) })?;
         Ok(Batches::new(self, stream, None))
     }
 
@@ -207,29 +173,21 @@ fn only_query(query: &str) -> Result<Statement, SqlError> {
         (Some(Statement::Statement(statement)), 0)
             if matches!(
                 *statement,
-                ast::Statement::Query(_)
-                    | ast::Statement::Explain { .. }
-                    | ast::Statement::ExplainTable { .. }
+                ast::Statement::Query(_) | ast::Statement::Explain { .. } | ast::Statement::ExplainTable { .. }
             ) =>
         {
             Ok(Statement::Statement(statement))
         }
-        (Some(_), 0) => Err(SqlError::NotAQuery { place: None }),
-        (None, _) => Err(SqlError::Syntax {
-            place: None,
-            message: "the query is empty".to_owned(),
-        }),
-        (Some(_), n) => Err(SqlError::Syntax {
-            place: None,
-            message: format!("there are {} statements; ask one at a time", n + 1),
-        }),
+        (Some(_), 0) => Err(SqlError::NotAQuery),
+        (None, _) => Err(SqlError::Syntax { place: None, message: "the query is empty".to_owned() }),
+        (Some(_), n) => {
+            Err(SqlError::Syntax { place: None, message: format!("there are {} statements; ask one at a time", n + 1) })
+        }
     }
 }
 
 fn config() -> SessionConfig {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(1)
-        .with_collect_statistics(false);
+    let mut config = SessionConfig::new().with_target_partitions(1).with_collect_statistics(false);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     // Text stays Utf8, as the tables of this project have it.
@@ -252,11 +210,7 @@ impl<'s> Batches<'s> {
         stream: SendableRecordBatchStream,
         file: Option<(PathBuf, DataFormat)>,
     ) -> Self {
-        Self {
-            session,
-            stream,
-            file,
-        }
+        Self { session, stream, file }
     }
 
     /// The columns of the answer, known before the first row.
@@ -281,9 +235,7 @@ impl Iterator for Batches<'_> {
         let next = self.session.runtime.block_on(self.stream.next())?;
         Some(next.map_err(|error| match &self.file {
             Some((path, format)) => SqlError::read_file(path, *format, error),
-            None => SqlError::Execute {
-                source: cause_of(error),
-            },
+            None => SqlError::Execute { source: cause_of(error) },
         }))
     }
 }

@@ -5,9 +5,15 @@ use sluice_sql::SqlError;
 use sluice_store::StoreError;
 use sluice_table::TableError;
 
+use crate::answers::AnswerError;
+use crate::evaluate::EvaluateError;
 use crate::ingest::IngestError;
+use crate::model::ModelError;
 use crate::pair::PairError;
+use crate::prompts::PromptsError;
+use crate::score::JudgeError;
 use crate::sql::QueryError;
+use crate::train::TrainStageError;
 
 /// Why a stage gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -15,8 +21,6 @@ pub enum StageError {
     #[error("stopped before the end")]
     Cancelled,
 
-    #[error("a stage of kind `{kind}` cannot be run by this build")]
-    Unsupported { kind: &'static str },
     #[error("the input `{role}` was not handed to the stage")]
     MissingInput { role: String },
     #[error("the input `{role}` is not {expected}")]
@@ -39,4 +43,16 @@ pub enum StageError {
     Pair(#[from] PairError),
     #[error(transparent)]
     Query(#[from] QueryError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Prompts(#[from] PromptsError),
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    #[error(transparent)]
+    Train(#[from] TrainStageError),
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
 }

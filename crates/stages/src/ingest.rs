@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use sluice_spec::stage::ingest::{Format, Ingest, Split as SplitParams};
-use sluice_sql::{DataFile, DataFormat, Session, matching};
+use sluice_sql::{Condition, DataFile, DataFormat, Session, SqlError, matching};
 use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split, Vocabulary};
 
 use crate::{Produced, Progress, StageContext, StageError};
@@ -45,6 +45,8 @@ pub enum IngestError {
         found: DataType,
         expected: &'static str,
     },
+    #[error("apply the condition `{text}` to {file}")]
+    Condition { text: String, file: String, source: SqlError },
     #[error("row {row} of {file} has the split `{found}`, expected {}", expected.join(" or "))]
     UnknownSplit {
         file: String,
@@ -183,6 +185,16 @@ impl Reading<'_> {
         Ok(file)
     }
 
+    fn condition(&self, file: &DataFile<'_>, path: &Path) -> Result<Option<Condition>, IngestError> {
+        let asked = self.filter.map(|text| (text, file.condition(text)));
+        asked
+            .map(|(text, condition)| {
+                let failed = |source| IngestError::Condition { text: text.to_owned(), file: self.shown(path), source };
+                condition.map_err(failed)
+            })
+            .transpose()
+    }
+
     /// The path as the user would write it.
     fn shown(&self, path: &Path) -> String {
         path.strip_prefix(self.project)
@@ -247,7 +259,8 @@ impl Gathered {
             .map(|name| name.to_string_lossy())
             .unwrap_or_default();
         let mut source_row = 0;
-        for batch in file.scan(&reading.columns.names(), reading.filter)? {
+        let condition = reading.condition(&file, path)?;
+        for batch in file.scan(&reading.columns.names(), condition)? {
             let values = reading.columns.values(&reading.shown(path), &batch?)?;
             for row in 0..values.len() {
                 if self.is_full() {

@@ -2,13 +2,22 @@
 //! stage is given, what it hands back, and how it fails. It refuses to know why a stage runs or which runs next.
 //!
 //! A stage reads its inputs by role, the name of the parameter that names them, and writes its outputs into an attempt
-//! of the store. It sees no clock, no environment and no other stage; whether it runs on a laptop or as one of many
-//! workers makes no difference to it. Dropping the attempt undoes a stage that failed.
+//! of the store. It sees no environment and no other stage, and of the clock only what `train` measures; whether it runs
+//! on a laptop or as one of many workers makes no difference to it. Dropping the attempt undoes a stage that failed.
 
+pub mod answers;
+mod chat;
 mod error;
+pub mod evaluate;
 pub mod ingest;
+pub mod model;
 pub mod pair;
+pub mod prompts;
+pub mod row_key;
+pub mod sample;
+pub mod score;
 pub mod sql;
+pub mod train;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +44,8 @@ pub struct StageContext<'a> {
     pub device: Device,
     /// Called now and then from the thread that runs the stage.
     pub progress: &'a dyn Fn(Progress),
+    /// Seconds since some fixed moment; only measured columns depend on it.
+    pub clock: &'a dyn Fn() -> f64,
     /// Set from outside when the stage should stop.
     pub cancel: &'a AtomicBool,
 }
@@ -110,12 +121,11 @@ pub fn run(kind: &Kind, context: &StageContext<'_>) -> Result<Produced, StageErr
     match kind {
         Kind::Ingest(params) => ingest::run(params, context),
         Kind::Pair(params) => pair::run(params, context),
+        Kind::Sample(params) => sample::run(params, context),
+        Kind::Score(params) => score::run(params, context),
+        Kind::Train(params) => train::run(params, context),
+        Kind::Evaluate(params) => evaluate::run(params, context),
         Kind::Sql(params) => sql::run(params, context),
-        Kind::Sample(_) | Kind::Score(_) | Kind::Train(_) | Kind::Evaluate(_) => {
-            Err(StageError::Unsupported {
-                kind: kind.name().name(),
-            })
-        }
     }
 }
 

@@ -21,7 +21,7 @@ use sluice_store::ModelDigest;
 use crate::{StageContext, StageError};
 
 pub use causal::Causal;
-pub use source::{Grown, Stored};
+pub use source::{Fresh, Grown, Stored};
 
 /// A causal language model with the files around it.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Judge {
 /// Why a stage cannot use a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    #[error("load the model of `{role}`")]
+    #[error("load `{role}`")]
     Load { role: String, source: CheckpointError },
     #[error(
         "`{role}` is {found} ({architecture} in {}); this stage needs {wanted}", folder.display()
@@ -62,7 +62,8 @@ impl Policy {
         let failed = |source| ModelError::Load { role: role.to_owned(), source };
         let checkpoint = Checkpoint::open(folder).map_err(failed)?;
         expect_causal(&checkpoint, role)?;
-        let model = load(&checkpoint, &device, |loader| Causal::load(&checkpoint.config.model, loader)).map_err(failed)?;
+        let model =
+            load(&checkpoint, &device, |loader| Causal::load(&checkpoint.config.model, loader)).map_err(failed)?;
         Ok(Self { checkpoint, model, digest })
     }
 }

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use sluice_lm::checkpoint::CheckpointError;
 use sluice_lm::reward::{self, Reward, ScoreError};
 use sluice_spec::stage::score::{HeadDtype, Score};
-use sluice_table::{Named, Responses, ResponseRow, ScoreRow, Scores, ScoresBuilder};
+use sluice_table::{Named, ResponseRow, Responses, ScoreRow, Scores, ScoresBuilder};
 use sluice_train::order::{by_length, micro_batches};
 
 use crate::chat::conversation_ids;
@@ -73,12 +73,7 @@ pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, Stage
 
 impl<'a> Conversation<'a> {
     fn of(row: &ResponseRow<'a>) -> Self {
-        Self {
-            prompt_id: row.prompt_id,
-            sample_index: row.sample_index,
-            prompt: row.prompt,
-            response: row.response,
-        }
+        Self { prompt_id: row.prompt_id, sample_index: row.sample_index, prompt: row.prompt, response: row.response }
     }
 
     fn name(&self) -> String {
@@ -106,9 +101,10 @@ impl Judge {
         let mut rewards: Vec<Option<Reward>> = vec![None; conversations.len()];
         for rows in micro_batches(&by_length(ids.len(), &n_tokens), &n_tokens, max_tokens) {
             let batch: Vec<Vec<u32>> = rows.iter().map(|row| std::mem::take(&mut ids[*row])).collect();
-            let scored = self.model.score(&batch, head).map_err(|source| {
-                let row = conversations[rows[index_of(&source)]].name();
-                JudgeError::Score { row, source }
+            let scored = self.model.score(&batch, head).map_err(|mut source| {
+                let index = index_mut(&mut source);
+                *index = rows[*index];
+                JudgeError::Score { row: conversations[*index].name(), source }
             })?;
             on_batch(rows.len(), batch.iter().map(Vec::len).sum())?;
             rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
@@ -125,13 +121,13 @@ impl Judge {
     }
 }
 
-/// Which conversation of a batch an error speaks of.
-fn index_of(error: &ScoreError) -> usize {
+/// Which conversation an error speaks of.
+fn index_mut(error: &mut ScoreError) -> &mut usize {
     match error {
         ScoreError::Empty { index }
         | ScoreError::TooLong { index, .. }
         | ScoreError::NoAssistantTurn { index, .. }
-        | ScoreError::NotFinite { index, .. } => *index,
+        | ScoreError::NotFinite { index, .. } => index,
     }
 }
 

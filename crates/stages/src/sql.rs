@@ -22,35 +22,16 @@ pub fn run(params: &Sql, context: &StageContext<'_>) -> Result<Produced, StageEr
     let mut tables = Vec::with_capacity(from.value.len());
     for table in &from.value {
         let name = table.value.table_name();
-        let output = context.output(&name)?;
-        let path = context
-            .store
-            .table_path(output)
-            .map_err(|source| StageError::ReadInput {
-                role: name.clone(),
-                source,
-            })?;
-        tables.push(NamedTable {
-            name,
-            data: TableData::Parquet(vec![path]),
-        });
+        let data = TableData::Stored { store: context.store.clone(), output: context.output(&name)?.clone() };
+        tables.push(NamedTable { name, data });
     }
 
     let session = Session::new(tables)?;
-    let answer = session
-        .stream_repeatable(&query.value)
-        .map_err(undeclared)?;
+    let answer = session.stream_repeatable(&query.value).map_err(undeclared)?;
     let schema = answer.schema();
     let mut names = BTreeSet::new();
-    if let Some(field) = schema
-        .fields()
-        .iter()
-        .find(|field| !names.insert(field.name().as_str()))
-    {
-        return Err(QueryError::DuplicateColumn {
-            column: field.name().clone(),
-        }
-        .into());
+    if let Some(field) = schema.fields().iter().find(|field| !names.insert(field.name().as_str())) {
+        return Err(QueryError::DuplicateColumn { column: field.name().clone() }.into());
     }
 
     let mut n_rows = 0;
@@ -68,11 +49,7 @@ pub fn run(params: &Sql, context: &StageContext<'_>) -> Result<Produced, StageEr
 /// A stage's tables are those it declares, so the remedy for an unknown table is another one than at a prompt.
 fn undeclared(error: SqlError) -> StageError {
     match error {
-        SqlError::UnknownTable {
-            place: _,
-            table,
-            known,
-        } => QueryError::NotDeclared { table, known }.into(),
+        SqlError::UnknownTable { place: _, table, known } => QueryError::NotDeclared { table, known }.into(),
         other => other.into(),
     }
 }

@@ -1,14 +1,16 @@
 //! From a rendered prompt and its responses to token ids.
 //!
-//! Owns where the response begins, the one BOS, the one EOS and the cut to a maximum length. Knows nothing of models; the
-//! tokenizer comes in as a function.
+//! Owns where the response begins, the one BOS, the one EOS and the cut to a maximum length. Knows nothing of models.
+//! [`Formatter`] goes the whole way from a conversation.
 
+mod formatter;
 mod truncate;
 mod turn;
 
 use sluice_lm::tokenizer::TokenizerError;
 use thiserror::Error;
 
+pub use formatter::{FormatError, Formatter};
 pub use truncate::{Limits, PromptKeep, Truncation};
 pub use turn::{ResponseHeader, Turn, TurnError, split_turn};
 
@@ -49,8 +51,8 @@ pub struct Encoder<'a> {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BatchError {
     #[error(
-        "max_prompt_length {max_prompt_length} leaves no room for a response in max_length {max_length}; it must be at least 1 and \
-         below max_length"
+        "max_prompt_length {max_prompt_length} leaves no room for a response in max_length {max_length}; \
+         it must be at least 1 and below max_length"
     )]
     NoRoom { max_length: usize, max_prompt_length: usize },
 }

@@ -43,15 +43,19 @@ impl Predictions {
 
 /// Log-probs `[m]` of every response token, nats, on the tape when the model is; sequence after sequence.
 pub fn token_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
-    let predictions = Predictions::new(sequences);
+    predicted_logps(model, sequences, &Predictions::new(sequences))
+}
+
+fn predicted_logps<M: CausalLm>(model: &M, sequences: &[&Sequence], predictions: &Predictions) -> Tensor<1> {
     let hidden_nd = model.hidden(&Packed::new(sequences));
     model.token_logps(hidden_nd, &predictions.rows, &predictions.targets)
 }
 
 /// Log-prob sums `[s]` over each response, nats, on the tape when the model is. Each response has a predicted token.
 pub fn sequence_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
-    let owners: Vec<i64> = Predictions::new(sequences).owners.iter().map(|&owner| owner as i64).collect();
-    let logps_m = token_logps(model, sequences);
+    let predictions = Predictions::new(sequences);
+    let owners: Vec<i64> = predictions.owners.iter().map(|&owner| owner as i64).collect();
+    let logps_m = predicted_logps(model, sequences, &predictions);
     let device = logps_m.device();
     let n_predictions = owners.len();
     let owners_m = Tensor::<1, Int>::from_data(TensorData::new(owners, [n_predictions]), &device);

@@ -32,7 +32,8 @@ pub struct PairMetrics {
     pub margin: f64,
     /// Share of pairs whose chosen reward is strictly higher.
     pub accuracy: f64,
-    /// Log-prob of the chosen response, nats: mean per token where the objective averages, otherwise the sum. `None` for reward models.
+    /// Log-prob of the chosen response, nats: mean per token where the objective averages, otherwise the sum. `None`
+    /// for reward models.
     pub chosen_logp: Option<f64>,
     /// The same of the rejected response.
     pub rejected_logp: Option<f64>,

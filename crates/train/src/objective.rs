@@ -1,8 +1,8 @@
 //! Preference objectives: losses of pairs of responses as functions of their log-probabilities.
 //!
 //! Owns the equations and their parameters. Knows nothing of tokens, models or optimisers. Every objective is a pure
-//! function from [`PairStats`] to one loss for each pair; the mean over the pairs, plus a token-weighted cross entropy of
-//! the chosen responses where the objective has one ([`Objective::nll_weight`]), is what is differentiated.
+//! function from [`PairStats`] to one loss for each pair; what is differentiated is the mean over the pairs, plus a
+//! token-weighted cross entropy of the chosen responses where the objective has one ([`Objective::nll_weight`]).
 //!
 //! S sum of response token log-probs under the policy, R under the reference model, L response tokens, A = S/L,
 //! w chosen, l rejected, Δ = S − R, h = Δw − Δl, σ logistic function, all in nats. NLL = −ΣSw/ΣLw over the batch.
@@ -30,9 +30,9 @@ mod simpo;
 mod slic_hf;
 mod stats;
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::{log_sigmoid, relu};
-use serde::{Deserialize, Serialize};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use serde::Serialize;
 
 pub use cpo::Cpo;
 pub use dpo::{Dpo, DpoLoss};
@@ -46,7 +46,7 @@ pub use slic_hf::SlicHf;
 pub use stats::{PairFacts, PairStats, ReferenceSums};
 
 /// A preference objective with its parameters.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
     Simpo(Simpo),
@@ -61,7 +61,7 @@ pub enum Objective {
 }
 
 /// The form that turns a scaled margin into a loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MarginLoss {
     /// `−(1−ε) ln σ(x) − ε ln σ(−x)`
@@ -123,6 +123,15 @@ impl Objective {
         }
     }
 
+    /// Losses of pairs whose log-prob sums are known, chosen and rejected, nats; computed in f64 on the CPU.
+    pub fn losses_of_sums(&self, sums: &[(f64, f64)], facts: &[PairFacts]) -> Vec<f64> {
+        let column =
+            |values: Vec<f64>| Tensor::from_data(TensorData::new(values, [sums.len()]), (&Device::flex(), DType::F64));
+        let (chosen, rejected) = sums.iter().copied().unzip();
+        let stats = PairStats::new(column(chosen), column(rejected), facts, 0.0);
+        self.losses(&stats).into_data().iter::<f64>().collect()
+    }
+
     /// Weight of the token-mean cross entropy of the chosen responses beside the mean of the pair losses.
     ///
     /// The mean is over the tokens of the whole batch, not over micro-batches or rows, so that it does not depend on how
@@ -137,14 +146,15 @@ impl Objective {
 
     /// The part `[1]` of the batch's loss that these pairs carry: the parts of all micro-batches sum to the loss.
     pub fn share(&self, stats: &PairStats, totals: &BatchTotals) -> Tensor<1> {
-        let pairs = self.losses(stats).sum() / totals.n_pairs as f64;
+        // A product, since the tape takes the reciprocal of a scalar divisor in f32.
+        let pairs = self.losses(stats).sum() * (1.0 / totals.n_pairs as f64);
         match self.nll_weight() {
             0.0 => pairs,
             weight => pairs - stats.chosen_sums_b.clone().sum() * (weight / totals.n_chosen_tokens as f64),
         }
     }
 
-    /// Implicit rewards `[b]` of the chosen and of the rejected responses, which margins and accuracies are counted on.
+    /// Implicit rewards `[b]` of chosen and rejected responses, which margins and accuracies are counted on.
     pub fn rewards(&self, stats: &PairStats) -> (Tensor<1>, Tensor<1>) {
         let means = |scale: f64| (stats.chosen_means() * scale, stats.rejected_means() * scale);
         let sums = |scale: f64| (stats.chosen_sums_b.clone() * scale, stats.rejected_sums_b.clone() * scale);

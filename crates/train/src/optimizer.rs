@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Gradients, Tensor};
 use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSlice;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sluice_lm::kernel::{AdamWSpec, adamw};
 use sluice_lm::params::{ParamMut, Parameters};
 
 /// AdamW, Loshchilov and Hutter 2019, arXiv 1711.05101: Adam with decay applied to the weights, scaled by the rate, on
 /// every parameter. Bias correction as in PyTorch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct AdamW {
     pub beta1: f64,
     pub beta2: f64,
@@ -64,7 +64,7 @@ impl Optimizer {
         &self.moments
     }
 
-    /// One step against `gradients`, each multiplied by `grad_scale`. A parameter without a gradient stays as it is.
+    /// One step against `gradients`, each multiplied by `grad_scale`. A parameter without one stays as it is.
     pub fn step<M: Parameters>(&mut self, model: &mut M, gradients: GradientSum, learning_rate: f64, grad_scale: f64) {
         let AdamW { beta1, beta2, epsilon, weight_decay } = self.settings;
         self.n_steps += 1;
@@ -83,8 +83,8 @@ impl Optimizer {
     }
 }
 
-/// Updates one parameter in place and gives back its moments. Each tensor has one owner here, so the kernel writes where
-/// the old values lie.
+/// Updates one parameter in place and gives back its moments. Each tensor has one owner here, so the kernel writes
+/// where the old values lie.
 fn update<const D: usize>(
     weight: &mut Tensor<D>,
     moments: Option<Moments>,
@@ -107,8 +107,7 @@ pub struct GradientSum {
 }
 
 impl GradientSum {
-    /// Adds the gradients of one backward pass over `tracked`, the model that was on the tape, of the parameters that are
-    /// trained.
+    /// Adds the gradients of the trained parameters from a backward pass over `tracked`, the model on the tape.
     pub fn add<M: Parameters>(
         &mut self,
         tracked: &mut M,
@@ -162,7 +161,7 @@ fn square_sum(grad_n: &mut Tensor<1>) -> f64 {
     blocks.iter().sum()
 }
 
-/// The factor that brings a gradient of `norm` to at most `max_norm`, as in PyTorch: `min(1, max_norm / (norm + 1e-6))`.
+/// The factor that brings a gradient of `norm` to at most `max_norm`: PyTorch's `min(1, max_norm / (norm + 1e-6))`.
 pub fn clip_factor(norm: f64, max_norm: Option<f64>) -> f64 {
     max_norm.map_or(1.0, |max_norm| (max_norm / (norm + 1e-6)).min(1.0))
 }

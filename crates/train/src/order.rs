@@ -1,7 +1,7 @@
 //! Which rows each optimiser step reads, and how a step is cut into micro-batches.
 //!
-//! Owns the order. It is a pure function of the seed and the step: nothing about it has to be saved, and any step can be
-//! asked for. Knows nothing of what a row is beyond its number of tokens.
+//! Owns the order. It is a pure function of the seed and the step: nothing about it has to be saved, and any step can
+//! be asked for. Knows nothing of what a row is beyond its number of tokens.
 
 use std::cmp::Reverse;
 
@@ -42,6 +42,12 @@ impl Shuffle {
         (self.n_rows / self.batch_size.max(1)).max(1)
     }
 
+    /// Steps of a run of `epochs` epochs, rounded up, and of at most `max_steps`.
+    pub fn n_steps(&self, epochs: f64, max_steps: Option<usize>) -> usize {
+        let n_steps = (epochs * self.steps_per_epoch() as f64).ceil() as usize;
+        n_steps.min(max_steps.unwrap_or(usize::MAX))
+    }
+
     /// Rows of the step that follows `n_done` finished steps.
     pub fn rows(&self, n_done: usize) -> Vec<usize> {
         let epoch = n_done / self.steps_per_epoch();
@@ -51,8 +57,8 @@ impl Shuffle {
     }
 }
 
-/// The permutation of an epoch: rows sorted by the first 8 bytes, little endian, of BLAKE3 over seed, epoch and row, each
-/// as 8 bytes little endian; the row number breaks ties.
+/// The permutation of an epoch: rows sorted by the first 8 bytes, little endian, of BLAKE3 over seed, epoch and row,
+/// each as 8 bytes little endian; the row number breaks ties.
 pub fn epoch_permutation(seed: u64, epoch: u64, n_rows: usize) -> Vec<usize> {
     let sort_key = |row: usize| {
         let mut message = [0; 24];
@@ -103,6 +109,7 @@ mod tests {
     fn an_epoch_reads_rows_once_and_epochs_differ() {
         let shuffle = Shuffle { n_rows: 10, batch_size: 4, seed: 42 };
         assert_eq!(shuffle.steps_per_epoch(), 2);
+        assert_eq!((shuffle.n_steps(1.5, None), shuffle.n_steps(3.0, Some(4))), (3, 4));
         let epoch = |e: usize| [shuffle.rows(2 * e), shuffle.rows(2 * e + 1)].concat();
         let mut seen = epoch(0);
         assert_ne!(epoch(0), epoch(1));

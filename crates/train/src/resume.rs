@@ -1,12 +1,13 @@
 //! A trainer on disk, between two steps.
 //!
-//! Owns the folder layout. A trainer that is loaded takes the same further steps as one that was never stopped: the order
-//! of rows and the learning rate are functions of the step, so weights, moments and the step are all there is to keep.
+//! Owns the folder layout. A trainer that is loaded takes the same further steps as one that was never stopped: the
+//! order of rows and the learning rate are functions of the step, so weights, moments and the step are all there is to
+//! keep.
 //!
-//! The folder holds `trainer.json` and the one safetensors file it names. Tensors are called `weight/NAME`, `first/NAME`
-//! and `second/NAME` after the published parameter names; they are f32 and lie as in memory, linear maps `[in, out]`, so
-//! they are no checkpoint for other programs. Files are written under other names and renamed, `trainer.json` last: a
-//! crash leaves the folder as it was before.
+//! The folder holds `trainer.json` and the one safetensors file it names. Tensors are called `weight/NAME`,
+//! `first/NAME` and `second/NAME` after the published parameter names; they are f32 and lie as in memory, linear maps
+//! `[in, out]`, so they are no checkpoint for other programs. Files are written under other names and renamed,
+//! `trainer.json` last: a crash leaves the folder as it was before.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

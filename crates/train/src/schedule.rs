@@ -2,10 +2,10 @@
 //!
 //! Owns warm-up and decay. Keeps no state, so a resumed run needs none.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// How the rate falls after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
     /// Half a cosine from the peak to 0.

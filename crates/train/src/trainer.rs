@@ -60,7 +60,8 @@ pub enum Outcome {
 #[derive(Debug, Error, PartialEq)]
 pub enum TrainError {
     #[error(
-        "step {step}: the loss is {value}; the weights were not changed. A lower learning rate or a look at the rows of this step may help"
+        "step {step}: the loss is {value}; the weights were not changed; \
+         a lower learning rate, or another look at this step's rows, may help"
     )]
     LossNotFinite { step: usize, value: f64 },
     #[error("step {step}: the norm of the gradient is {value} at a loss of {loss}; the weights were not changed")]

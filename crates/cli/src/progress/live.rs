@@ -102,10 +102,14 @@ impl Live {
                 self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took)))
             }),
             Event::StageFailed { stage, error, .. } => {
-                state.end(stage, || self.paint.ink(Ink::Bad, format!("failed: {}", error.lines().next().unwrap_or_default())));
+                state.end(stage, || {
+                    self.paint.ink(Ink::Bad, format!("failed: {}", error.lines().next().unwrap_or_default()))
+                });
             }
             Event::StageInterrupted { stage } => state.end(stage, || self.paint.ink(Ink::Active, "interrupted")),
-            Event::StageBlocked { stage, by } => state.end(stage, || self.paint.ink(Ink::Dim, format!("needs `{by}`, which failed"))),
+            Event::StageBlocked { stage, by } => {
+                state.end(stage, || self.paint.ink(Ink::Dim, format!("needs `{by}`, which failed")))
+            }
             Event::Diverged { stage, .. } => state.note(stage, "gave another result than before; the first one stays"),
             Event::RunFinished(_) => {
                 if let Some(screen) = state.screen.take() {

@@ -59,9 +59,8 @@ impl Meter {
         let (_, last) = self.samples.back()?;
         let (first_at, first) = self.samples.front()?;
         let seen = now.duration_since(*first_at);
-        let per_second = |from: u64, to: u64| {
-            (seen >= LEAST && to > from).then(|| (to - from) as f64 / seen.as_secs_f64())
-        };
+        let per_second =
+            |from: u64, to: u64| (seen >= LEAST && to > from).then(|| (to - from) as f64 / seen.as_secs_f64());
         let rate = per_second(first.done, last.done);
         let tokens_per_second = per_second(first.n_tokens.unwrap_or(0), last.n_tokens.unwrap_or(0));
         let left = last.total.and_then(|total| total.checked_sub(last.done));
@@ -118,10 +117,19 @@ mod tests {
         check(&[], 100, expect!["nothing"]);
         check(&[(0, rows(0, None, None))], 5000, expect!["0 rows"]);
         // 600 rows in 2 s are 300 a second; 600 are left.
-        let even = [(0, rows(0, Some(1200), Some(0))), (1000, rows(300, Some(1200), Some(9000))), (2000, rows(600, Some(1200), Some(18_000)))];
+        let even = [
+            (0, rows(0, Some(1200), Some(0))),
+            (1000, rows(300, Some(1200), Some(9000))),
+            (2000, rows(600, Some(1200), Some(18_000))),
+        ];
         check(&even, 2000, expect!["600/1,200 rows  300 rows/s  9000 tokens/s  2.0 s left"]);
         // A first minute of loading does not count once it is out of the window.
-        let late = [(0, rows(0, Some(100), None)), (60_000, rows(0, Some(100), None)), (70_000, rows(50, Some(100), None)), (80_000, rows(90, Some(100), None))];
+        let late = [
+            (0, rows(0, Some(100), None)),
+            (60_000, rows(0, Some(100), None)),
+            (70_000, rows(50, Some(100), None)),
+            (80_000, rows(90, Some(100), None)),
+        ];
         check(&late, 80_000, expect!["90/100 rows  4.5 rows/s  2.2 s left"]);
     }
 }

@@ -75,7 +75,8 @@ impl State {
             Event::StageFinished { stage, rows, rows_reused, seconds: took, .. } => {
                 self.running.remove(stage);
                 let rows = rows.map(|n| format!("{} in ", counted(n, "row"))).unwrap_or_default();
-                let reused = if *rows_reused > 0 { format!(", {} reused", counted(*rows_reused, "row")) } else { String::new() };
+                let reused =
+                    if *rows_reused > 0 { format!(", {} reused", counted(*rows_reused, "row")) } else { String::new() };
                 (stage, paint.ink(Ink::Good, format!("done: {rows}{}{reused}", seconds(*took))))
             }
             Event::StageFailed { stage, error, causes } => {
@@ -85,7 +86,10 @@ impl State {
             Event::StageInterrupted { stage } => (stage, paint.ink(Ink::Active, "interrupted")),
             Event::StageBlocked { stage, by } => (stage, format!("not run: needs `{by}`")),
             Event::Diverged { stage, evidence, .. } => {
-                let text = format!("gave another result than before; the first one stays, the other is in {}", evidence.display());
+                let text = format!(
+                    "gave another result than before; the first one stays, the other is in {}",
+                    evidence.display()
+                );
                 (stage, paint.ink(Ink::Active, text))
             }
         };

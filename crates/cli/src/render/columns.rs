@@ -18,10 +18,7 @@ pub struct Columns {
 impl Columns {
     /// Columns without a header.
     pub fn new(aligns: &[Align]) -> Columns {
-        Columns {
-            aligns: aligns.to_vec(),
-            rows: Vec::new(),
-        }
+        Columns { aligns: aligns.to_vec(), rows: Vec::new() }
     }
 
     /// Columns whose first row names them.

@@ -2,7 +2,9 @@
 //!
 //! Owns how they look; what they say is the file format's business.
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, ThemeCharacters};
+use miette::{
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, ThemeCharacters,
+};
 use serde_json::{Value, json};
 use sluice_spec::{Diagnostic, Diagnostics, Sources, Span};
 
@@ -13,10 +15,7 @@ use crate::render::quantity::counted;
 pub fn text(diagnostics: &Diagnostics, paint: Paint, columns: usize) -> String {
     let theme = if paint.on { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let theme = GraphicalTheme { characters: characters(), ..theme };
-    let handler = GraphicalReportHandler::new_themed(theme)
-        .with_links(false)
-        .with_context_lines(1)
-        .with_width(columns);
+    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_context_lines(1).with_width(columns);
     let mut text = String::new();
     for fault in &diagnostics.list {
         // Writing to a string does not fail.

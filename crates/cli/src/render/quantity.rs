@@ -32,11 +32,7 @@ pub fn seconds(seconds: f64) -> String {
     // Whole seconds from here on; f64 to u64 saturates.
     let whole = seconds.round() as u64;
     let (hours, minutes) = (whole / 3600, whole % 3600 / 60);
-    if hours > 0 {
-        format!("{hours} h {minutes} min")
-    } else {
-        format!("{minutes} min {} s", whole % 60)
-    }
+    if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {} s", whole % 60) }
 }
 
 /// How long ago, in one unit: `just now`, `5 min ago`, `3 days ago`.
@@ -110,7 +106,14 @@ mod tests {
     fn quantities_are_read_by_people() {
         check(count, &[(0, "0"), (999, "999"), (1000, "1,000"), (60_917, "60,917"), (1_234_567, "1,234,567")]);
         check(|n| counted(n, "row"), &[(0, "0 rows"), (1, "1 row"), (2, "2 rows")]);
-        let times = [(0.0081, "8 ms"), (0.9996, "1.0 s"), (1.24, "1.2 s"), (200.0, "3 min 20 s"), (6720.0, "1 h 52 min"), (f64::NAN, "-")];
+        let times = [
+            (0.0081, "8 ms"),
+            (0.9996, "1.0 s"),
+            (1.24, "1.2 s"),
+            (200.0, "3 min 20 s"),
+            (6720.0, "1 h 52 min"),
+            (f64::NAN, "-"),
+        ];
         check(seconds, &times);
         check(ago, &[(3, "just now"), (301, "5 min ago"), (7200, "2 h ago"), (86400, "1 day ago")]);
         check(bytes, &[(812, "812 B"), (4_600_000, "4.6 MB"), (999_999, "1.0 MB")]);

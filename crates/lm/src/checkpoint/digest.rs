@@ -24,7 +24,9 @@ impl ModelDigest {
             .par_iter()
             .map(|(name, _)| {
                 let mut hasher = blake3::Hasher::new();
-                weights.stream(name, &mut |bytes| drop(hasher.update(bytes)))?;
+                weights.stream(name, &mut |bytes| {
+                    hasher.update(bytes);
+                })?;
                 Ok(hasher.finalize())
             })
             .collect::<Result<_, WeightsError>>()?;
@@ -38,17 +40,9 @@ impl ModelDigest {
         }
         let lines = checkpoint.config.digest_lines();
         encoding.count(lines.len());
-        lines
-            .iter()
-            .for_each(|line| encoding.bytes(line.as_bytes()));
+        lines.iter().for_each(|line| encoding.bytes(line.as_bytes()));
         encoding.bytes(checkpoint.tokenizer.digest().as_bytes());
-        encoding.bytes(
-            checkpoint
-                .template
-                .as_ref()
-                .map_or("", |template| template.source())
-                .as_bytes(),
-        );
+        encoding.bytes(checkpoint.template.as_ref().map_or("", |template| template.source()).as_bytes());
         Ok(Self(*encoding.0.finalize().as_bytes()))
     }
 }

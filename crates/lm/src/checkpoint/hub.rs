@@ -11,17 +11,9 @@ pub enum HubError {
     #[error("`{reference}`: hf://owner/name or hf://owner/name@revision is needed")]
     Reference { reference: String },
     #[error("`{reference}`: looked in {}; fetch it with `{command}`", folder.display())]
-    Absent {
-        reference: String,
-        folder: PathBuf,
-        command: String,
-    },
+    Absent { reference: String, folder: PathBuf, command: String },
     #[error("`{reference}`: read {}", file.display())]
-    Read {
-        reference: String,
-        file: PathBuf,
-        source: std::io::Error,
-    },
+    Read { reference: String, file: PathBuf, source: std::io::Error },
 }
 
 /// The folder a model reference stands for: a path is itself, and `hf://owner/name@revision` (a branch, a tag or a
@@ -30,9 +22,7 @@ pub fn resolve(reference: &str, cache_root: &Path) -> Result<PathBuf, HubError> 
     let Some(id) = reference.strip_prefix("hf://") else {
         return Ok(PathBuf::from(reference));
     };
-    let malformed = || HubError::Reference {
-        reference: reference.to_owned(),
-    };
+    let malformed = || HubError::Reference { reference: reference.to_owned() };
     let (repository, revision) = id.split_once('@').unwrap_or((id, "main"));
     let (owner, name) = repository.split_once('/').ok_or_else(malformed)?;
     let revision_is_plain = !revision.is_empty() && revision.split('/').all(is_plain);
@@ -42,21 +32,12 @@ pub fn resolve(reference: &str, cache_root: &Path) -> Result<PathBuf, HubError> 
     let repository_folder = cache_root.join(format!("models--{owner}--{name}"));
     let commit = read_ref(reference, &repository_folder.join("refs").join(revision))?;
     let snapshots = repository_folder.join("snapshots");
-    let folder = snapshots.join(
-        commit
-            .as_deref()
-            .filter(|commit| is_plain(commit))
-            .unwrap_or(revision),
-    );
+    let folder = snapshots.join(commit.as_deref().filter(|commit| is_plain(commit)).unwrap_or(revision));
     if folder.is_dir() {
         return Ok(folder);
     }
     let command = format!("huggingface-cli download {owner}/{name} --revision {revision}");
-    Err(HubError::Absent {
-        reference: reference.to_owned(),
-        folder,
-        command,
-    })
+    Err(HubError::Absent { reference: reference.to_owned(), folder, command })
 }
 
 /// A branch or tag is a file that holds a commit; a commit has none.

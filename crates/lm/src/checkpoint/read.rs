@@ -1,7 +1,7 @@
 //! Tensors out of one safetensors file or of shards with an index.
 //!
-//! Owns the checks that make a file trustworthy: the header lies inside the file, every tensor lies inside the data, no
-//! two overlap, the index names what is there. Knows nothing of models. Tensors are read one at a time, by position, so
+//! Owns the table of what lies where, that an index names what is there, and the conversion to run-time types. Knows
+//! nothing of models. Tensors are read one at a time, by position, so
 //! that memory holds the model and one tensor's buffer pieces.
 
 use std::collections::BTreeMap;
@@ -12,15 +12,13 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype as FileDtype, Metadata};
-use serde_json::Value;
+use safetensors::tensor::Dtype as FileDtype;
 
+use super::header::{read_header, read_index};
 use crate::config::Dtype;
 
 /// Elements that one read fetches and converts.
 const PIECE: usize = 1 << 18;
-/// The limit of the format's own library; a header is read into memory whole.
-const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -60,61 +58,26 @@ pub enum WeightsError {
     #[error("{}: {message}", file.display())]
     Index { file: PathBuf, message: String },
     #[error("{}: tensor `{name}` is stored as {found}; F32, F16 or BF16 is needed", file.display())]
-    Dtype {
-        file: PathBuf,
-        name: String,
-        found: String,
-    },
+    Dtype { file: PathBuf, name: String, found: String },
     #[error("{}: tensor `{name}` is missing; shape {shape:?} is needed", file.display())]
-    Missing {
-        file: PathBuf,
-        name: String,
-        shape: Vec<usize>,
-    },
+    Missing { file: PathBuf, name: String, shape: Vec<usize> },
     #[error("{}: tensor `{name}` has shape {found:?}; {wanted:?} is needed", file.display())]
-    Shape {
-        file: PathBuf,
-        name: String,
-        found: Vec<usize>,
-        wanted: Vec<usize>,
-    },
+    Shape { file: PathBuf, name: String, found: Vec<usize>, wanted: Vec<usize> },
     #[error("{}: tensor `{name}` is {value} at element {element}; finite weights are needed", file.display())]
-    NotFinite {
-        file: PathBuf,
-        name: String,
-        value: f32,
-        element: usize,
-    },
+    NotFinite { file: PathBuf, name: String, value: f32, element: usize },
     #[error("{}: read tensor `{name}`", file.display())]
-    Tensor {
-        file: PathBuf,
-        name: String,
-        source: io::Error,
-    },
+    Tensor { file: PathBuf, name: String, source: io::Error },
     #[error("{}: {} that the model does not have: {}", file.display(), counted(names.len()), named(names))]
     Extra { file: PathBuf, names: Vec<String> },
 }
 
 fn counted(n: usize) -> String {
-    if n == 1 {
-        "holds 1 tensor".into()
-    } else {
-        format!("holds {n} tensors")
-    }
+    if n == 1 { "holds 1 tensor".into() } else { format!("holds {n} tensors") }
 }
 
 fn named(names: &[String]) -> String {
-    let shown = names
-        .iter()
-        .take(4)
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > 4 {
-        format!("{shown}, ..")
-    } else {
-        shown
-    }
+    let shown = names.iter().take(4).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > 4 { format!("{shown}, ..") } else { shown }
 }
 
 /// A type that weights can be loaded as.
@@ -144,18 +107,13 @@ impl Weights {
         } else if index.exists() {
             weights.add_indexed(folder, &index)?;
         } else {
-            return Err(WeightsError::NoWeights {
-                folder: folder.to_owned(),
-            });
+            return Err(WeightsError::NoWeights { folder: folder.to_owned() });
         }
         Ok(weights)
     }
 
     pub(super) fn none() -> Self {
-        Self {
-            shards: Vec::new(),
-            tensors: BTreeMap::new(),
-        }
+        Self { shards: Vec::new(), tensors: BTreeMap::new() }
     }
 
     /// Names, ascending.
@@ -165,25 +123,17 @@ impl Weights {
 
     /// Names and descriptions, ascending by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
-        self.tensors
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Bytes of all tensors as they are stored.
     pub fn n_bytes(&self) -> u64 {
-        self.tensors
-            .values()
-            .map(|tensor| (tensor.n_elements() * tensor.dtype.bytes()) as u64)
-            .sum()
+        self.tensors.values().map(|tensor| (tensor.n_elements() * tensor.dtype.bytes()) as u64).sum()
     }
 
     /// Number of scalars over all tensors.
     pub fn n_elements(&self) -> u64 {
-        self.tensors
-            .values()
-            .map(|tensor| tensor.n_elements() as u64)
-            .sum()
+        self.tensors.values().map(|tensor| tensor.n_elements() as u64).sum()
     }
 
     /// The elements of a tensor, row-major; its shape must be `shape`, and all of them finite.
@@ -195,33 +145,19 @@ impl Weights {
         if tensor.shape != shape {
             let (file, name) = (self.file_of(tensor), name.to_owned());
             let (found, wanted) = (tensor.shape.clone(), shape.to_vec());
-            return Err(WeightsError::Shape {
-                file,
-                name,
-                found,
-                wanted,
-            });
+            return Err(WeightsError::Shape { file, name, found, wanted });
         }
         // The header check has shown that this many elements lie in the file.
         let mut elements = vec![T::default(); tensor.n_elements()];
-        elements
-            .par_chunks_mut(PIECE)
-            .enumerate()
-            .try_for_each(|(i, piece)| {
-                let mut bytes = vec![0; piece.len() * tensor.dtype.bytes()];
-                self.fill(name, tensor, i * PIECE, &mut bytes)?;
-                let bad = decode(tensor.dtype, &bytes, piece);
-                bad.map_or(Ok(()), |(at, value)| {
-                    let (file, name, element) =
-                        (self.file_of(tensor), name.to_owned(), i * PIECE + at);
-                    Err(WeightsError::NotFinite {
-                        file,
-                        name,
-                        value,
-                        element,
-                    })
-                })
-            })?;
+        elements.par_chunks_mut(PIECE).enumerate().try_for_each(|(i, piece)| {
+            let mut bytes = vec![0; piece.len() * tensor.dtype.bytes()];
+            self.fill(name, tensor, i * PIECE, &mut bytes)?;
+            let bad = decode(tensor.dtype, &bytes, piece);
+            bad.map_or(Ok(()), |(at, value)| {
+                let (file, name, element) = (self.file_of(tensor), name.to_owned(), i * PIECE + at);
+                Err(WeightsError::NotFinite { file, name, value, element })
+            })
+        })?;
         Ok(elements)
     }
 
@@ -235,49 +171,30 @@ impl Weights {
         let names: Vec<String> = self.names().filter(extra).map(str::to_owned).collect();
         match names.first() {
             None => Ok(()),
-            Some(first) => Err(WeightsError::Extra {
-                file: self.file_of(&self.tensors[first]),
-                names,
-            }),
+            Some(first) => Err(WeightsError::Extra { file: self.file_of(&self.tensors[first]), names }),
         }
     }
 
     /// Feeds the stored bytes of a tensor to `sink`, in order.
-    pub(super) fn stream(
-        &self,
-        name: &str,
-        sink: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), WeightsError> {
+    pub(super) fn stream(&self, name: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), WeightsError> {
         let tensor = &self.tensors[name];
         let mut bytes = Vec::new();
         for first in (0..tensor.n_elements()).step_by(PIECE) {
-            bytes.resize(
-                (tensor.n_elements() - first).min(PIECE) * tensor.dtype.bytes(),
-                0,
-            );
+            bytes.resize((tensor.n_elements() - first).min(PIECE) * tensor.dtype.bytes(), 0);
             self.fill(name, tensor, first, &mut bytes)?;
             sink(&bytes);
         }
         Ok(())
     }
 
-    fn fill(
-        &self,
-        name: &str,
-        tensor: &StoredTensor,
-        first: usize,
-        bytes: &mut [u8],
-    ) -> Result<(), WeightsError> {
+    fn fill(&self, name: &str, tensor: &StoredTensor, first: usize, bytes: &mut [u8]) -> Result<(), WeightsError> {
         let shard = &self.shards[tensor.shard];
         let offset = tensor.offset + (first * tensor.dtype.bytes()) as u64;
-        shard
-            .handle
-            .read_exact_at(bytes, offset)
-            .map_err(|source| WeightsError::Tensor {
-                file: shard.file.clone(),
-                name: name.to_owned(),
-                source,
-            })
+        shard.handle.read_exact_at(bytes, offset).map_err(|source| WeightsError::Tensor {
+            file: shard.file.clone(),
+            name: name.to_owned(),
+            source,
+        })
     }
 
     fn file_of(&self, tensor: &StoredTensor) -> PathBuf {
@@ -285,17 +202,11 @@ impl Weights {
     }
 
     fn any_file(&self) -> PathBuf {
-        self.shards
-            .first()
-            .map(|shard| shard.file.clone())
-            .unwrap_or_default()
+        self.shards.first().map(|shard| shard.file.clone()).unwrap_or_default()
     }
 
     fn add_indexed(&mut self, folder: &Path, index: &Path) -> Result<(), WeightsError> {
-        let wrong = |message| WeightsError::Index {
-            file: index.to_owned(),
-            message,
-        };
+        let wrong = |message| WeightsError::Index { file: index.to_owned(), message };
         let mut by_shard: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, shard) in read_index(index)? {
             by_shard.entry(shard).or_default().push(name);
@@ -304,45 +215,26 @@ impl Weights {
             let file = folder.join(shard);
             // A shard is a file beside its index; anything else could reach outside the folder.
             if Path::new(shard).file_name() != Some(shard.as_ref()) {
-                return Err(wrong(format!(
-                    "names the shard `{shard}`; a plain file name is needed"
-                )));
+                return Err(wrong(format!("names the shard `{shard}`; a plain file name is needed")));
             }
             if !file.is_file() {
-                return Err(wrong(format!(
-                    "names the shard `{shard}`, which is missing"
-                )));
+                return Err(wrong(format!("names the shard `{shard}`, which is missing")));
             }
             self.add_shard(file)?;
             let here = self.shards.len() - 1;
-            if let Some(name) = names
-                .iter()
-                .find(|name| self.tensors.get(*name).is_none_or(|t| t.shard != here))
-            {
-                return Err(wrong(format!(
-                    "says that `{shard}` holds tensor `{name}`, which it does not"
-                )));
+            if let Some(name) = names.iter().find(|name| self.tensors.get(*name).is_none_or(|t| t.shard != here)) {
+                return Err(wrong(format!("says that `{shard}` holds tensor `{name}`, which it does not")));
             }
-            let n_here = self
-                .tensors
-                .values()
-                .filter(|tensor| tensor.shard == here)
-                .count();
+            let n_here = self.tensors.values().filter(|tensor| tensor.shard == here).count();
             if n_here != names.len() {
-                return Err(wrong(format!(
-                    "lists {} tensors for `{shard}`, which holds {n_here}",
-                    names.len()
-                )));
+                return Err(wrong(format!("lists {} tensors for `{shard}`, which holds {n_here}", names.len())));
             }
         }
         Ok(())
     }
 
     fn add_shard(&mut self, file: PathBuf) -> Result<(), WeightsError> {
-        let read = |source| WeightsError::Read {
-            file: file.clone(),
-            source,
-        };
+        let read = |source| WeightsError::Read { file: file.clone(), source };
         let handle = File::open(&file).map_err(read)?;
         let n_file_bytes = handle.metadata().map_err(read)?.len();
         let (metadata, data_start) = read_header(&handle, &file, n_file_bytes)?;
@@ -353,20 +245,11 @@ impl Weights {
                 FileDtype::F16 => Dtype::F16,
                 FileDtype::BF16 => Dtype::Bf16,
                 other => {
-                    return Err(WeightsError::Dtype {
-                        file,
-                        name,
-                        found: format!("{other:?}"),
-                    });
+                    return Err(WeightsError::Dtype { file, name, found: format!("{other:?}") });
                 }
             };
             let offset = data_start + info.data_offsets.0 as u64;
-            let tensor = StoredTensor {
-                dtype,
-                shape: info.shape.clone(),
-                shard,
-                offset,
-            };
+            let tensor = StoredTensor { dtype, shape: info.shape.clone(), shard, offset };
             if self.tensors.insert(name.clone(), tensor).is_some() {
                 let message = format!("holds tensor `{name}`, which another shard holds too");
                 return Err(WeightsError::Header { file, message });
@@ -381,74 +264,6 @@ impl StoredTensor {
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()
     }
-}
-
-/// The checked header of a safetensors file and where its data starts.
-///
-/// The header's own check holds that tensors lie end to end from 0 and that each is as long as its dtype and shape say;
-/// here the file is as long as that.
-fn read_header(
-    handle: &File,
-    file: &Path,
-    n_file_bytes: u64,
-) -> Result<(Metadata, u64), WeightsError> {
-    let wrong = |message: String| WeightsError::Header {
-        file: file.to_owned(),
-        message,
-    };
-    let read = |source| WeightsError::Read {
-        file: file.to_owned(),
-        source,
-    };
-    if n_file_bytes < 8 {
-        return Err(wrong(format!(
-            "is {n_file_bytes} bytes long; a header length of 8 bytes is needed first"
-        )));
-    }
-    let mut length = [0; 8];
-    handle.read_exact_at(&mut length, 0).map_err(read)?;
-    let n_header_bytes = u64::from_le_bytes(length);
-    if n_header_bytes > LARGEST_HEADER_BYTES.min(n_file_bytes - 8) {
-        let rest = n_file_bytes - 8;
-        return Err(wrong(format!(
-            "says that its header has {n_header_bytes} bytes; {rest} bytes follow"
-        )));
-    }
-    let mut header = vec![0; n_header_bytes as usize];
-    handle.read_exact_at(&mut header, 8).map_err(read)?;
-    let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| wrong(format!("has a header that does not hold: {error}")))?;
-    let data_start = 8 + n_header_bytes;
-    let n_data_bytes = n_file_bytes - data_start;
-    if metadata.data_len() as u64 != n_data_bytes {
-        let described = metadata.data_len();
-        return Err(wrong(format!(
-            "describes {described} bytes of tensors and holds {n_data_bytes}"
-        )));
-    }
-    Ok((metadata, data_start))
-}
-
-fn read_index(index: &Path) -> Result<Vec<(String, String)>, WeightsError> {
-    let wrong = |message: String| WeightsError::Index {
-        file: index.to_owned(),
-        message,
-    };
-    let text = std::fs::read(index).map_err(|source| WeightsError::Read {
-        file: index.to_owned(),
-        source,
-    })?;
-    let value: Value =
-        serde_json::from_slice(&text).map_err(|error| wrong(format!("is not JSON: {error}")))?;
-    let map = value.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| wrong("has no `weight_map` from tensor names to files".into()))?;
-    let pair = |(name, shard): (&String, &Value)| match shard.as_str() {
-        Some(shard) => Ok((name.clone(), shard.to_owned())),
-        None => Err(wrong(format!(
-            "maps tensor `{name}` to {shard}; a file name is needed"
-        ))),
-    };
-    map.iter().map(pair).collect()
 }
 
 /// Converts little-endian elements and tells the first that is not finite.
@@ -475,9 +290,5 @@ fn convert<const N: usize, T: Element>(
     if finite {
         return None;
     }
-    elements
-        .iter()
-        .map(|element| widen(*element))
-        .enumerate()
-        .find(|(_, x)| !x.is_finite())
+    elements.iter().map(|element| widen(*element)).enumerate().find(|(_, x)| !x.is_finite())
 }

@@ -59,12 +59,7 @@ pub enum WriteError {
     #[error("write {}", file.display())]
     Write { file: PathBuf, source: io::Error },
     #[error("{}: tensor `{name}` has {n_elements} elements; shape {shape:?} needs another number", folder.display())]
-    Shape {
-        folder: PathBuf,
-        name: String,
-        n_elements: usize,
-        shape: Vec<usize>,
-    },
+    Shape { folder: PathBuf, name: String, n_elements: usize, shape: Vec<usize> },
     #[error("{}: tensor `{name}` was written already", folder.display())]
     Twice { folder: PathBuf, name: String },
     #[error(
@@ -72,13 +67,7 @@ pub enum WriteError {
         folder.display(),
         dtype.torch_name()
     )]
-    NotFinite {
-        folder: PathBuf,
-        name: String,
-        value: f32,
-        element: usize,
-        dtype: Dtype,
-    },
+    NotFinite { folder: PathBuf, name: String, value: f32, element: usize, dtype: Dtype },
 }
 
 /// The tensors of one dtype of the shard being written. Wider dtypes come first in a file, so that every tensor begins
@@ -109,47 +98,21 @@ impl CheckpointWriter {
     /// alone).
     pub fn with_shards(folder: &Path, shard_bytes: u64) -> Self {
         let (open, closed, names) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self {
-            folder: folder.to_owned(),
-            shard_bytes,
-            open,
-            closed,
-            names,
-        }
+        Self { folder: folder.to_owned(), shard_bytes, open, closed, names }
     }
 
     /// Adds a tensor, row-major, rounded to nearest even where `dtype` is narrower than `f32`.
-    pub fn tensor(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        data: &[f32],
-        dtype: Dtype,
-    ) -> Result<(), WriteError> {
+    pub fn tensor(&mut self, name: &str, shape: &[usize], data: &[f32], dtype: Dtype) -> Result<(), WriteError> {
         let (folder, owned) = (self.folder.clone(), name.to_owned());
         if shape.iter().product::<usize>() != data.len() {
             let (n_elements, shape) = (data.len(), shape.to_vec());
-            return Err(WriteError::Shape {
-                folder,
-                name: owned,
-                n_elements,
-                shape,
-            });
+            return Err(WriteError::Shape { folder, name: owned, n_elements, shape });
         }
         if !self.names.insert(owned.clone()) {
-            return Err(WriteError::Twice {
-                folder,
-                name: owned,
-            });
+            return Err(WriteError::Twice { folder, name: owned });
         }
         if let Some((element, value)) = first_not_finite(data, dtype) {
-            return Err(WriteError::NotFinite {
-                folder,
-                name: owned,
-                value,
-                element,
-                dtype,
-            });
+            return Err(WriteError::NotFinite { folder, name: owned, value, element, dtype });
         }
         let n_bytes = (data.len() * dtype.bytes()) as u64;
         let n_open: u64 = self.open.iter().map(|part| part.n_bytes).sum();
@@ -165,12 +128,7 @@ impl CheckpointWriter {
 
     /// Names the shards, writes the index where there are several, and the files around the weights.
     pub fn finish(mut self, companions: Companions<'_>) -> Result<(), WriteError> {
-        let Companions {
-            config,
-            dtype,
-            source,
-            card,
-        } = companions;
+        let Companions { config, dtype, source, card } = companions;
         self.close_shard()?;
         self.name_shards()?;
         self.write_text("config.json", &pretty(&config.to_json(dtype)))?;
@@ -181,9 +139,7 @@ impl CheckpointWriter {
                 // Only the bytes: a source may be read-only, and a copy of it should not be.
                 let mut from = File::open(&from).map_err(wrote(&from))?;
                 let mut to_file = File::create(&to).map_err(wrote(&to))?;
-                io::copy(&mut from, &mut to_file)
-                    .and_then(|_| to_file.sync_all())
-                    .map_err(wrote(&to))?;
+                io::copy(&mut from, &mut to_file).and_then(|_| to_file.sync_all()).map_err(wrote(&to))?;
             }
         }
         Ok(())
@@ -194,18 +150,8 @@ impl CheckpointWriter {
             Ok(at) => at,
             Err(at) => {
                 let file = self.folder.join(format!(".{}.part", dtype.torch_name()));
-                let sink =
-                    BufWriter::with_capacity(1 << 20, File::create(&file).map_err(wrote(&file))?);
-                self.open.insert(
-                    at,
-                    Part {
-                        dtype,
-                        file,
-                        sink,
-                        n_bytes: 0,
-                        tensors: Vec::new(),
-                    },
-                );
+                let sink = BufWriter::with_capacity(1 << 20, File::create(&file).map_err(wrote(&file))?);
+                self.open.insert(at, Part { dtype, file, sink, n_bytes: 0, tensors: Vec::new() });
                 at
             }
         };
@@ -214,27 +160,15 @@ impl CheckpointWriter {
 
     fn close_shard(&mut self) -> Result<(), WriteError> {
         let parts = std::mem::take(&mut self.open);
-        let file = self
-            .folder
-            .join(format!(".shard-{}.part", self.closed.len()));
+        let file = self.folder.join(format!(".shard-{}.part", self.closed.len()));
         let header = header(&parts);
         let mut into = File::create(&file).map_err(wrote(&file))?;
         into.write_all(&header).map_err(wrote(&file))?;
-        let mut shard = Shard {
-            file,
-            n_bytes: 0,
-            names: Vec::new(),
-        };
+        let mut shard = Shard { file, n_bytes: 0, names: Vec::new() };
         for part in parts {
             shard.n_bytes += part.n_bytes;
-            shard
-                .names
-                .extend(part.tensors.into_iter().map(|(name, _, _)| name));
-            drop(
-                part.sink
-                    .into_inner()
-                    .map_err(|error| wrote(&part.file)(error.into_error()))?,
-            );
+            shard.names.extend(part.tensors.into_iter().map(|(name, _, _)| name));
+            drop(part.sink.into_inner().map_err(|error| wrote(&part.file)(error.into_error()))?);
             let mut from = File::open(&part.file).map_err(wrote(&part.file))?;
             io::copy(&mut from, &mut into).map_err(wrote(&shard.file))?;
             fs::remove_file(&part.file).map_err(wrote(&part.file))?;
@@ -253,12 +187,7 @@ impl CheckpointWriter {
                 _ => format!("model-{:05}-of-{n_shards:05}.safetensors", i + 1),
             };
             fs::rename(&shard.file, self.folder.join(&name)).map_err(wrote(&shard.file))?;
-            weight_map.extend(
-                shard
-                    .names
-                    .iter()
-                    .map(|tensor| (tensor.as_str(), name.clone())),
-            );
+            weight_map.extend(shard.names.iter().map(|tensor| (tensor.as_str(), name.clone())));
         }
         if n_shards == 1 {
             return Ok(());
@@ -309,23 +238,14 @@ fn first_not_finite(data: &[f32], dtype: Dtype) -> Option<(usize, f32)> {
         Dtype::F16 => f16::from_f32(x).to_f32(),
         Dtype::Bf16 => bf16::from_f32(x).to_f32(),
     };
-    data.iter()
-        .map(|x| stored(*x))
-        .enumerate()
-        .find(|(_, x)| !x.is_finite())
+    data.iter().map(|x| stored(*x)).enumerate().find(|(_, x)| !x.is_finite())
 }
 
 fn write_elements(sink: &mut impl Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
     match dtype {
-        Dtype::F32 => data
-            .iter()
-            .try_for_each(|x| sink.write_all(&x.to_le_bytes())),
-        Dtype::F16 => data
-            .iter()
-            .try_for_each(|x| sink.write_all(&f16::from_f32(*x).to_le_bytes())),
-        Dtype::Bf16 => data
-            .iter()
-            .try_for_each(|x| sink.write_all(&bf16::from_f32(*x).to_le_bytes())),
+        Dtype::F32 => data.iter().try_for_each(|x| sink.write_all(&x.to_le_bytes())),
+        Dtype::F16 => data.iter().try_for_each(|x| sink.write_all(&f16::from_f32(*x).to_le_bytes())),
+        Dtype::Bf16 => data.iter().try_for_each(|x| sink.write_all(&bf16::from_f32(*x).to_le_bytes())),
     }
 }
 

@@ -39,10 +39,7 @@ pub(super) struct Fields {
 
 impl Fault {
     pub(super) fn new(field: &str, message: String) -> Self {
-        Self {
-            field: field.to_owned(),
-            message,
-        }
+        Self { field: field.to_owned(), message }
     }
 }
 
@@ -60,36 +57,19 @@ impl fmt::Display for Warning {
 
 impl Fields {
     pub(super) fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let map = serde_json::from_str(text).map_err(|source| ConfigError::Json {
-            file: file.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            map,
-            faults: Vec::new(),
-            warnings: Vec::new(),
-        })
+        let map = serde_json::from_str(text).map_err(|source| ConfigError::Json { file: file.to_owned(), source })?;
+        Ok(Self { map, faults: Vec::new(), warnings: Vec::new() })
     }
 
     /// The faults as one error, or the warnings, among them one for each field nobody took and `inert` does not list.
-    pub(super) fn finish(
-        mut self,
-        file: &Path,
-        inert: &[&str],
-    ) -> Result<Vec<Warning>, ConfigError> {
+    pub(super) fn finish(mut self, file: &Path, inert: &[&str]) -> Result<Vec<Warning>, ConfigError> {
         if !self.faults.is_empty() {
-            return Err(ConfigError::Faults {
-                file: file.to_owned(),
-                faults: self.faults,
-            });
+            return Err(ConfigError::Faults { file: file.to_owned(), faults: self.faults });
         }
         for (field, value) in &self.map {
             if !inert.contains(&field.as_str()) && !value.is_null() {
                 let message = "is not known; it is taken to change nothing".to_owned();
-                self.warnings.push(Warning {
-                    field: field.clone(),
-                    message,
-                });
+                self.warnings.push(Warning { field: field.clone(), message });
             }
         }
         Ok(self.warnings)
@@ -100,17 +80,12 @@ impl Fields {
     }
 
     pub(super) fn warn(&mut self, field: &str, message: String) {
-        self.warnings.push(Warning {
-            field: field.to_owned(),
-            message,
-        });
+        self.warnings.push(Warning { field: field.to_owned(), message });
     }
 
     /// Removes a field; null counts as absent.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
-        self.map
-            .shift_remove(field)
-            .filter(|value| !value.is_null())
+        self.map.shift_remove(field).filter(|value| !value.is_null())
     }
 
     /// Whether the file spells the field, be it as null.
@@ -122,10 +97,7 @@ impl Fields {
         match self.take(field) {
             Some(value) => self.to_count(field, &value, LARGEST_COUNT),
             None => {
-                self.fault(
-                    field,
-                    "is missing; a positive whole number is needed".into(),
-                );
+                self.fault(field, "is missing; a positive whole number is needed".into());
                 1
             }
         }
@@ -141,10 +113,7 @@ impl Fields {
     pub(super) fn layers(&mut self) -> usize {
         let n_layers = self.count("num_hidden_layers");
         if n_layers > MOST_LAYERS {
-            self.fault(
-                "num_hidden_layers",
-                format!("is {n_layers}; at most {MOST_LAYERS} are read"),
-            );
+            self.fault("num_hidden_layers", format!("is {n_layers}; at most {MOST_LAYERS} are read"));
             return 1;
         }
         n_layers
@@ -203,17 +172,11 @@ impl Fields {
                 names[0].as_str().map(str::to_owned)
             }
             Some(other) => {
-                self.fault(
-                    "architectures",
-                    format!("is {other}; a list of one class name is needed"),
-                );
+                self.fault("architectures", format!("is {other}; a list of one class name is needed"));
                 None
             }
             None => {
-                self.fault(
-                    "architectures",
-                    "is missing; a list of one class name is needed".into(),
-                );
+                self.fault("architectures", "is missing; a list of one class name is needed".into());
                 None
             }
         }
@@ -230,10 +193,7 @@ impl Fields {
             Some("float16") => Some(Dtype::F16),
             Some("bfloat16") => Some(Dtype::Bf16),
             _ => {
-                self.fault(
-                    field,
-                    format!("is {value}; float32, float16 or bfloat16 is needed"),
-                );
+                self.fault(field, format!("is {value}; float32, float16 or bfloat16 is needed"));
                 None
             }
         }
@@ -248,14 +208,10 @@ impl Fields {
     pub(super) fn token_ids(&mut self, field: &str, vocab_size: usize) -> Vec<u32> {
         match self.take(field) {
             None => Vec::new(),
-            Some(Value::Array(values)) => values
-                .iter()
-                .filter_map(|value| self.to_token_id(field, value, vocab_size))
-                .collect(),
-            Some(value) => self
-                .to_token_id(field, &value, vocab_size)
-                .into_iter()
-                .collect(),
+            Some(Value::Array(values)) => {
+                values.iter().filter_map(|value| self.to_token_id(field, value, vocab_size)).collect()
+            }
+            Some(value) => self.to_token_id(field, &value, vocab_size).into_iter().collect(),
         }
     }
 
@@ -264,11 +220,9 @@ impl Fields {
         let Some(value) = self.take(field) else {
             return Vec::new();
         };
-        let names = value.as_object().and_then(|map| {
-            (0..map.len())
-                .map(|i| map.get(&i.to_string())?.as_str().map(str::to_owned))
-                .collect()
-        });
+        let names = value
+            .as_object()
+            .and_then(|map| (0..map.len()).map(|i| map.get(&i.to_string())?.as_str().map(str::to_owned)).collect());
         names.unwrap_or_else(|| {
             self.fault(field, "is not a map from \"0\", \"1\", .. to names".into());
             Vec::new()
@@ -279,10 +233,7 @@ impl Fields {
         match value.as_u64() {
             Some(n) if n >= 1 && n <= largest as u64 => n as usize,
             _ => {
-                self.fault(
-                    field,
-                    format!("is {value}; a whole number from 1 to {largest} is needed"),
-                );
+                self.fault(field, format!("is {value}; a whole number from 1 to {largest} is needed"));
                 1
             }
         }
@@ -302,10 +253,7 @@ impl Fields {
         match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
             Some(id) if (id as usize) < vocab_size => Some(id),
             _ => {
-                self.fault(
-                    field,
-                    format!("is {value}; an id below the vocabulary size {vocab_size} is needed"),
-                );
+                self.fault(field, format!("is {value}; an id below the vocabulary size {vocab_size} is needed"));
                 None
             }
         }

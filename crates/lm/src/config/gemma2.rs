@@ -78,10 +78,7 @@ impl Gemma2Config {
             ("hidden_activation", json!("gelu_pytorch_tanh")),
             ("hidden_size", json!(hidden_size)),
             ("intermediate_size", json!(intermediate_size)),
-            (
-                "layer_types",
-                layer_types.iter().map(|layer| layer.name()).collect(),
-            ),
+            ("layer_types", layer_types.iter().map(|layer| layer.name()).collect()),
             ("max_position_embeddings", json!(max_position_embeddings)),
             ("num_attention_heads", json!(n_heads)),
             ("num_hidden_layers", json!(n_layers)),
@@ -108,11 +105,7 @@ impl Attention {
 
 /// The Python class takes a whole number here; other values keep their fraction.
 fn whole(x: f64) -> Value {
-    if x.fract() == 0.0 {
-        json!(x as u64)
-    } else {
-        json!(x)
-    }
+    if x.fract() == 0.0 { json!(x as u64) } else { json!(x) }
 }
 
 pub(super) fn read(fields: &mut Fields) -> Gemma2Config {
@@ -153,10 +146,7 @@ pub(super) fn read(fields: &mut Fields) -> Gemma2Config {
 fn read_rope(fields: &mut Fields) -> f64 {
     let (theta, scaling) = super::llama::read_rope(fields, 10_000.0);
     if scaling.is_some() {
-        fields.fault(
-            "rope_parameters",
-            "scales frequencies; for gemma2 only the default is computed".into(),
-        );
+        fields.fault("rope_parameters", "scales frequencies; for gemma2 only the default is computed".into());
     }
     theta
 }
@@ -164,11 +154,7 @@ fn read_rope(fields: &mut Fields) -> f64 {
 /// Without a list the even layers slide and the odd ones are global.
 fn read_layer_types(fields: &mut Fields, n_layers: usize) -> Vec<Attention> {
     let alternating = |i| {
-        if i % 2 == 0 {
-            Attention::Sliding
-        } else {
-            Attention::Global
-        }
+        if i % 2 == 0 { Attention::Sliding } else { Attention::Global }
     };
     let default = || (0..n_layers).map(alternating).collect();
     let Some(value) = fields.take("layer_types") else {
@@ -179,17 +165,11 @@ fn read_layer_types(fields: &mut Fields, n_layers: usize) -> Vec<Attention> {
         Some("full_attention") => Some(Attention::Global),
         _ => None,
     };
-    let layers: Option<Vec<Attention>> = value
-        .as_array()
-        .filter(|names| names.len() == n_layers)
-        .and_then(|names| names.iter().map(read).collect());
+    let layers: Option<Vec<Attention>> =
+        value.as_array().filter(|names| names.len() == n_layers).and_then(|names| names.iter().map(read).collect());
     layers.unwrap_or_else(|| {
-        let wanted =
-            format!("{n_layers} entries, each sliding_attention or full_attention, are needed");
-        fields.fault(
-            "layer_types",
-            format!("does not fit `num_hidden_layers`; {wanted}"),
-        );
+        let wanted = format!("{n_layers} entries, each sliding_attention or full_attention, are needed");
+        fields.fault("layer_types", format!("does not fit `num_hidden_layers`; {wanted}"));
         default()
     })
 }

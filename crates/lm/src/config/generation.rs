@@ -35,11 +35,7 @@ const INERT: &[&str] = &[
 
 impl GenerationConfig {
     /// Reads the text of a `generation_config.json`; `file` is only named in messages.
-    pub fn parse(
-        text: &str,
-        file: &Path,
-        vocab_size: usize,
-    ) -> Result<(Self, Vec<Warning>), ConfigError> {
+    pub fn parse(text: &str, file: &Path, vocab_size: usize) -> Result<(Self, Vec<Warning>), ConfigError> {
         let mut fields = Fields::parse(text, file)?;
         let config = Self {
             bos_token_id: fields.token_id("bos_token_id", vocab_size),

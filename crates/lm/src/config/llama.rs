@@ -42,9 +42,7 @@ impl LlamaConfig {
     pub fn inverse_frequencies(&self) -> Vec<f64> {
         let mut frequencies = super::inverse_frequencies(self.rope_theta, self.head_dim);
         if let Some(scaling) = self.rope_scaling {
-            frequencies
-                .iter_mut()
-                .for_each(|f| *f = scaling.stretch(*f));
+            frequencies.iter_mut().for_each(|f| *f = scaling.stretch(*f));
         }
         frequencies
     }
@@ -78,10 +76,7 @@ impl LlamaConfig {
             ("num_hidden_layers", json!(n_layers)),
             ("num_key_value_heads", json!(n_kv_heads)),
             ("rms_norm_eps", json!(rms_norm_eps)),
-            (
-                "rope_scaling",
-                rope_scaling.map_or(Value::Null, RopeScaling::to_json),
-            ),
+            ("rope_scaling", rope_scaling.map_or(Value::Null, RopeScaling::to_json)),
             ("rope_theta", json!(rope_theta)),
             ("tie_word_embeddings", json!(tie_word_embeddings)),
             ("vocab_size", json!(vocab_size)),
@@ -94,16 +89,14 @@ impl RopeScaling {
     /// With wavelength `w = 2π/f` and context `n`: `f` where `w < n/high`, `f/factor` where `w > n/low`, and between
     /// them `(1 - s) f/factor + s f` with `s = (n/w - low) / (high - low)`. Source: the Llama 3.1 release.
     fn stretch(self, frequency: f64) -> f64 {
-        let turns =
-            self.original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
+        let turns = self.original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
         if turns > self.high_freq_factor {
             return frequency;
         }
         if turns < self.low_freq_factor {
             return frequency / self.factor;
         }
-        let smooth =
-            (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
+        let smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
         (1.0 - smooth) * frequency / self.factor + smooth * frequency
     }
 
@@ -145,16 +138,10 @@ pub(super) fn read(fields: &mut Fields) -> LlamaConfig {
 /// Query heads share key heads in equal groups, and rotary embedding turns pairs of values.
 pub(super) fn check_heads(fields: &mut Fields, n_heads: usize, n_kv_heads: usize, head_dim: usize) {
     if !n_heads.is_multiple_of(n_kv_heads) {
-        fields.fault(
-            "num_key_value_heads",
-            format!("is {n_kv_heads}; a divisor of the {n_heads} heads is needed"),
-        );
+        fields.fault("num_key_value_heads", format!("is {n_kv_heads}; a divisor of the {n_heads} heads is needed"));
     }
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
-        fields.fault(
-            "head_dim",
-            format!("is {head_dim}; a positive even number is needed"),
-        );
+        fields.fault("head_dim", format!("is {head_dim}; a positive even number is needed"));
     }
 }
 
@@ -162,12 +149,8 @@ pub(super) fn check_heads(fields: &mut Fields, n_heads: usize, n_kv_heads: usize
 pub(super) fn read_rope(fields: &mut Fields, default_theta: f64) -> (f64, Option<RopeScaling>) {
     let mut theta = fields.number_or("rope_theta", default_theta);
     fields.must_be("partial_rotary_factor", &json!(1.0));
-    let old = fields
-        .take("rope_scaling")
-        .map(|value| ("rope_scaling", value));
-    let new = fields
-        .take("rope_parameters")
-        .map(|value| ("rope_parameters", value));
+    let old = fields.take("rope_scaling").map(|value| ("rope_scaling", value));
+    let new = fields.take("rope_parameters").map(|value| ("rope_parameters", value));
     let Some((field, value)) = new.or(old) else {
         return (theta, None);
     };
@@ -185,21 +168,12 @@ pub(super) fn read_rope(fields: &mut Fields, default_theta: f64) -> (f64, Option
         Some(Some("llama3")) => Some(read_llama3(fields, field, &mut map)),
         Some(_) => {
             let found = rope_type.unwrap_or_default();
-            fields.fault(
-                field,
-                format!("has the rope_type {found}; default and llama3 are computed"),
-            );
+            fields.fault(field, format!("has the rope_type {found}; default and llama3 are computed"));
             return (theta, None);
         }
     };
-    if let Some(partial) = map
-        .shift_remove("partial_rotary_factor")
-        .filter(|v| v.as_f64() != Some(1.0))
-    {
-        fields.fault(
-            field,
-            format!("has partial_rotary_factor {partial}; only 1 is computed"),
-        );
+    if let Some(partial) = map.shift_remove("partial_rotary_factor").filter(|v| v.as_f64() != Some(1.0)) {
+        fields.fault(field, format!("has partial_rotary_factor {partial}; only 1 is computed"));
     }
     for (name, _) in map.iter().filter(|(_, value)| !value.is_null()) {
         fields.fault(field, format!("has `{name}`, which is not computed"));
@@ -219,10 +193,7 @@ fn read_llama3(fields: &mut Fields, field: &str, map: &mut Map<String, Value>) -
         original_max_position_embeddings: number("original_max_position_embeddings") as usize,
     };
     if scaling.high_freq_factor <= scaling.low_freq_factor {
-        fields.fault(
-            field,
-            "needs a high_freq_factor above its low_freq_factor".into(),
-        );
+        fields.fault(field, "needs a high_freq_factor above its low_freq_factor".into());
     }
     scaling
 }

@@ -119,7 +119,7 @@ pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Range<usize>], spec:
     let pairs = pairs(segments, spec.n_kv_heads);
     let blocks: Vec<Vec<f32>> = pairs
         .par_iter()
-        .map(|(segment, g)| vectorized(|| forward_pair(q, k, v, segment.clone(), *g, spec)))
+        .map(|(segment, g)| vectorized(#[inline(always)] || forward_pair(q, k, v, segment.clone(), *g, spec)))
         .collect();
     let mut out = vec![0.0; q.len()];
     for ((segment, g), block) in pairs.iter().zip(&blocks) {
@@ -187,7 +187,7 @@ pub fn backward(
     let pairs = pairs(segments, n_kv);
     let blocks: Vec<PairGradients> = pairs
         .par_iter()
-        .map(|(segment, g)| vectorized(|| backward_pair(q, k, v, grad, segment.clone(), *g, spec)))
+        .map(|(segment, g)| vectorized(#[inline(always)] || backward_pair(q, k, v, grad, segment.clone(), *g, spec)))
         .collect();
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     for ((segment, g), block) in pairs.iter().zip(&blocks) {
@@ -357,7 +357,7 @@ pub fn cached(
     }
     let n_scores: usize = segments.iter().map(|s| s.rows.len() * (s.n_past + s.rows.len())).sum();
     let step = |(segment, out): (&CachedSegment, &mut [f32])| {
-        vectorized(|| cached_segment(q, keys, values, capacity, segment, spec, out));
+        vectorized(#[inline(always)] || cached_segment(q, keys, values, capacity, segment, spec, out));
     };
     // Waking the other threads costs about as much as this many scores.
     if n_scores * row_width < 200_000 {

@@ -185,7 +185,7 @@ impl PlainKernels for Flex {
     fn next_logits(hidden: CpuTensor, head: CpuTensor, softcap: Option<f32>) -> CpuTensor {
         let mut logits = Flex::float_matmul(hidden, head);
         if let Some(cap) = softcap {
-            let block = |block: &mut [f32]| vectorized(|| math::softcap(block, cap));
+            let block = |block: &mut [f32]| vectorized(#[inline(always)] || math::softcap(block, cap));
             logits.storage_mut::<f32>().par_chunks_mut(16_384).for_each(block);
         }
         logits
@@ -226,7 +226,7 @@ fn adamw_step(weight: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &
         .zip(second.par_chunks_mut(BLOCK))
         .zip(grad.par_chunks(BLOCK))
         .for_each(|(((weight, first), second), grad)| {
-            vectorized(|| {
+            vectorized(#[inline(always)] || {
                 for i in 0..weight.len() {
                     let g = grad[i] * grad_scale;
                     first[i] = beta1.mul_add(first[i], (1.0 - beta1) * g);

@@ -5,7 +5,10 @@
 //! which picks the widest instruction set of the running machine.
 
 /// Runs `work` compiled for the widest vector instructions this machine has.
-#[inline]
+///
+/// Write the closure `#[inline(always)] || ..`: code that is called instead of inlined keeps the baseline instructions, and
+/// a fused multiply-add then becomes a function call some twenty times slower.
+#[inline(always)]
 pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
@@ -171,7 +174,7 @@ mod tests {
         let x: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin()).collect();
         let rows: Vec<f32> = (0..37 * 7).map(|i| (i as f32 * 0.3).cos()).collect();
         let mut y = vec![0.5; 5];
-        vectorized(|| accumulate_rows(&mut y, &x, &rows, 7, 1));
+        vectorized(#[inline(always)] || accumulate_rows(&mut y, &x, &rows, 7, 1));
         for (i, y) in y.iter().enumerate() {
             let want = 0.5 + (0..37).map(|r| x[r] * rows[r * 7 + 1 + i]).sum::<f32>();
             assert!((y - want).abs() < 1e-5, "{y} {want}");

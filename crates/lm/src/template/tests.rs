@@ -10,32 +10,22 @@ use super::{ChatTemplate, Message, TemplateError};
 use crate::tokenizer::Tokenizer;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/fixtures/tokenizer"
-    ))
-    .join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tokenizer")).join(name)
 }
 
 fn messages(value: &Value) -> Vec<Message> {
-    let turn =
-        |m: &Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
+    let turn = |m: &Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
     value.as_array().unwrap().iter().map(turn).collect()
 }
 
 fn check_conversations(folder: &str, file: &str, source: Option<String>) {
     let tokenizer = Tokenizer::load(&fixture(folder)).unwrap();
     let source = source.unwrap_or_else(|| tokenizer.chat_template().unwrap().to_owned());
-    let template =
-        ChatTemplate::compile(&source, tokenizer.specials(), Path::new("template")).unwrap();
-    let rows: Vec<Value> =
-        serde_json::from_slice(&fs::read(fixture(folder).join(file)).unwrap()).unwrap();
+    let template = ChatTemplate::compile(&source, tokenizer.specials(), Path::new("template")).unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&fs::read(fixture(folder).join(file)).unwrap()).unwrap();
     assert_eq!(rows.len(), 15);
     for row in rows {
-        for (prompt, wanted) in [
-            (false, &row["no_generation_prompt"]),
-            (true, &row["generation_prompt"]),
-        ] {
+        for (prompt, wanted) in [(false, &row["no_generation_prompt"]), (true, &row["generation_prompt"])] {
             let rendered = template.render(&messages(&row["messages"]), prompt);
             match wanted["error"].as_str() {
                 Some(wanted) => match rendered.unwrap_err() {
@@ -72,47 +62,25 @@ fn gemma_conversations_in_simpo_training() {
 fn check_render(source: &str, content: &str, wanted: &str) {
     let specials = BTreeMap::from([("bos_token".to_owned(), "<bos>".to_owned())]);
     let template = ChatTemplate::compile(source, &specials, Path::new("t.jinja")).unwrap();
-    let rendered = template
-        .render(&[Message::user(content)], false)
-        .map_err(|error| error.to_string());
+    let rendered = template.render(&[Message::user(content)], false).map_err(|error| error.to_string());
     assert_eq!(rendered.unwrap_or_else(|error| error), wanted, "{source}");
 }
 
 #[test]
 fn rules_of_the_python_environment() {
     let spaces = "\u{a0}\u{3000}\u{1c}\u{1f} x\u{200b} y\u{feff} \n";
-    check_render(
-        "{{ messages[0]['content'] | trim }}",
-        spaces,
-        "x\u{200b} y\u{feff}",
-    );
-    check_render(
-        "{{ messages[0].content.strip() }}",
-        spaces,
-        "x\u{200b} y\u{feff}",
-    );
+    check_render("{{ messages[0]['content'] | trim }}", spaces, "x\u{200b} y\u{feff}");
+    check_render("{{ messages[0].content.strip() }}", spaces, "x\u{200b} y\u{feff}");
     check_render("{{ messages[0]['content'].lstrip() }}|", " a ", "a |");
     check_render("{{ messages[0]['content'].split('|')[-1] }}", "a|b", "b");
-    check_render(
-        "{%- if true %}\n  {% if true %}\nx\n  {% endif %}\n{%- endif %}\n",
-        "",
-        "x\n",
-    );
+    check_render("{%- if true %}\n  {% if true %}\nx\n  {% endif %}\n{%- endif %}\n", "", "x\n");
     check_render(
         "{{ messages[0] | tojson }}",
         "<a href=\"\\u003c\">é",
         r#"{"role": "user", "content": "<a href=\"\\u003c\">é"}"#,
     );
-    check_render(
-        "{{ tools is none }} {{ none }} {{ nothing }} {{ true }}",
-        "",
-        "True None  True",
-    );
-    check_render(
-        "{{ bos_token }}{% for m in messages %}{{ loop.index0 }}{% break %}{% endfor %}",
-        "",
-        "<bos>0",
-    );
+    check_render("{{ tools is none }} {{ none }} {{ nothing }} {{ true }}", "", "True None  True");
+    check_render("{{ bos_token }}{% for m in messages %}{{ loop.index0 }}{% break %}{% endfor %}", "", "<bos>0");
     check_render("{{ messages[0]['content'] }}", "<b>&'\"", "<b>&'\"");
 }
 
@@ -123,12 +91,7 @@ fn messages_name_the_file_and_the_roles() {
         "",
         "t.jinja: the chat template refuses the conversation (user): no user",
     );
-    check_render(
-        "{{ messages | nope }}",
-        "",
-        "t.jinja: render the chat template over the conversation (user)",
-    );
-    let error =
-        ChatTemplate::compile("{% if %}", &BTreeMap::new(), Path::new("t.jinja")).unwrap_err();
+    check_render("{{ messages | nope }}", "", "t.jinja: render the chat template over the conversation (user)");
+    let error = ChatTemplate::compile("{% if %}", &BTreeMap::new(), Path::new("t.jinja")).unwrap_err();
     assert_eq!(error.to_string(), "t.jinja: compile the chat template");
 }

@@ -9,11 +9,7 @@ use serde_json::Value;
 use super::Tokenizer;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../tests/fixtures/tokenizer"
-    ))
-    .join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tokenizer")).join(name)
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -22,37 +18,18 @@ fn ids(value: &Value) -> Vec<u32> {
 
 fn check_texts(name: &str) {
     let tokenizer = Tokenizer::load(&fixture(name)).unwrap();
-    let rows: Vec<Value> =
-        serde_json::from_slice(&fs::read(fixture(name).join("texts.json")).unwrap()).unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&fs::read(fixture(name).join("texts.json")).unwrap()).unwrap();
     assert_eq!(rows.len(), 60);
     for row in rows {
         let text = row["text"].as_str().unwrap();
         let found = tokenizer.encode(text).unwrap();
         assert_eq!(found, ids(&row["ids"]), "{text:?}");
-        let tokens: Vec<_> = found
-            .iter()
-            .map(|id| tokenizer.id_to_token(*id).unwrap())
-            .collect();
-        assert_eq!(
-            serde_json::to_value(tokens).unwrap(),
-            row["tokens"],
-            "{text:?}"
-        );
-        assert_eq!(
-            tokenizer.encode_with_bos(text).unwrap(),
-            ids(&row["ids_with_special"]),
-            "{text:?}"
-        );
-        assert_eq!(
-            tokenizer.decode(&found, false).unwrap(),
-            row["decoded"].as_str().unwrap(),
-            "{text:?}"
-        );
+        let tokens: Vec<_> = found.iter().map(|id| tokenizer.id_to_token(*id).unwrap()).collect();
+        assert_eq!(serde_json::to_value(tokens).unwrap(), row["tokens"], "{text:?}");
+        assert_eq!(tokenizer.encode_with_bos(text).unwrap(), ids(&row["ids_with_special"]), "{text:?}");
+        assert_eq!(tokenizer.decode(&found, false).unwrap(), row["decoded"].as_str().unwrap(), "{text:?}");
         let special = ids(&row["ids_with_special"]);
-        assert_eq!(
-            tokenizer.decode(&special, true).unwrap(),
-            row["decoded_skip_special"].as_str().unwrap()
-        );
+        assert_eq!(tokenizer.decode(&special, true).unwrap(), row["decoded_skip_special"].as_str().unwrap());
     }
 }
 
@@ -80,37 +57,21 @@ fn special_ids() {
 fn check_fault(file: &str, text: Option<&str>, wanted: Expect) {
     let folder = tempfile::tempdir().unwrap();
     for name in ["tokenizer.json", "tokenizer_config.json"] {
-        fs::write(
-            folder.path().join(name),
-            fs::read(fixture("gemma").join(name)).unwrap(),
-        )
-        .unwrap();
+        fs::write(folder.path().join(name), fs::read(fixture("gemma").join(name)).unwrap()).unwrap();
     }
     match text {
         Some(text) => fs::write(folder.path().join(file), text).unwrap(),
         None => fs::remove_file(folder.path().join(file)).unwrap(),
     }
     let error = Tokenizer::load(folder.path()).unwrap_err();
-    wanted.assert_eq(
-        &error
-            .to_string()
-            .replace(&folder.path().display().to_string(), "DIR"),
-    );
+    wanted.assert_eq(&error.to_string().replace(&folder.path().display().to_string(), "DIR"));
 }
 
 #[test]
 fn faulty_files() {
     check_fault("tokenizer.json", None, expect!["read DIR/tokenizer.json"]);
-    check_fault(
-        "tokenizer_config.json",
-        None,
-        expect!["read DIR/tokenizer_config.json"],
-    );
-    check_fault(
-        "tokenizer_config.json",
-        Some("[1]"),
-        expect!["DIR/tokenizer_config.json: not a JSON object"],
-    );
+    check_fault("tokenizer_config.json", None, expect!["read DIR/tokenizer_config.json"]);
+    check_fault("tokenizer_config.json", Some("[1]"), expect!["DIR/tokenizer_config.json: not a JSON object"]);
     check_fault(
         "tokenizer_config.json",
         Some(r#"{"bos_token": 2}"#),
@@ -119,21 +80,12 @@ fn faulty_files() {
     check_fault(
         "tokenizer_config.json",
         Some(r#"{"eos_token": {"content": "<stop>"}}"#),
-        expect![
-            "DIR/tokenizer_config.json: `eos_token` is `<stop>`, which is no token of the vocabulary"
-        ],
+        expect!["DIR/tokenizer_config.json: `eos_token` is `<stop>`, which is no token of the vocabulary"],
     );
     let folder = tempfile::tempdir().unwrap();
-    fs::write(
-        folder.path().join("tokenizer.json"),
-        "{\"version\": \"1.0\"",
-    )
-    .unwrap();
+    fs::write(folder.path().join("tokenizer.json"), "{\"version\": \"1.0\"").unwrap();
     let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("tokenizer.json: not a tokenizer of a known form"),
-        "{error}"
-    );
+    assert!(error.contains("tokenizer.json: not a tokenizer of a known form"), "{error}");
 }
 
 #[test]
@@ -141,17 +93,8 @@ fn sizes_and_ids_past_the_end() {
     let tokenizer = Tokenizer::load(&fixture("gemma")).unwrap();
     assert!(tokenizer.expect_rows(512).is_ok());
     let message = |n_rows| tokenizer.expect_rows(n_rows).unwrap_err().to_string();
-    assert!(
-        message(500)
-            .ends_with("has 512 ids, and the embedding has 500 rows; the two must be equal")
-    );
-    assert!(
-        message(520)
-            .ends_with("has 512 ids, and the embedding has 520 rows; the two must be equal")
-    );
+    assert!(message(500).ends_with("has 512 ids, and the embedding has 500 rows; the two must be equal"));
+    assert!(message(520).ends_with("has 512 ids, and the embedding has 520 rows; the two must be equal"));
     let error = tokenizer.decode(&[1, 512], false).unwrap_err().to_string();
-    assert!(
-        error.ends_with("decode 2 ids: 512 is past the last id 511"),
-        "{error}"
-    );
+    assert!(error.ends_with("decode 2 ids: 512 is past the last id 511"), "{error}");
 }

@@ -25,10 +25,8 @@ impl Fields<'_, '_> {
                 Value::List(items) => items.as_slice(),
                 _ => std::slice::from_ref(node),
             };
-            let read: Vec<_> = items
-                .iter()
-                .map(|item| Some(Located::at(reader.table(item, TableKind::Any)?, item.span)))
-                .collect();
+            let read: Vec<_> =
+                items.iter().map(|item| Some(Located::at(reader.table(item, TableKind::Any)?, item.span))).collect();
             read.into_iter().collect()
         })
     }
@@ -79,7 +77,11 @@ impl Reader<'_> {
             Some(wanted) => products.iter().copied().find(|made| made.name() == wanted),
         };
         let Some(found) = found else {
-            let made: Vec<String> = products.iter().map(|made| format!("`{name}.{}`", made.name())).collect();
+            let made = products.iter().map(|made| match made.comes_first() {
+                true => format!("`{name}`"),
+                false => format!("`{name}.{}`", made.name()),
+            });
+            let made: Vec<String> = made.collect();
             let message = format!("{} reads `{text}`, which `{name}` does not make", self.whereabouts());
             let fault = Diagnostic::new(Code::UnknownName, node.span, message);
             self.report(fault.help(format!("it makes {}", made.join(" and "))));
@@ -120,9 +122,9 @@ impl Reader<'_> {
         let message = format!("{} reads `{name}`, which no stage makes", self.whereabouts());
         let mut fault = Diagnostic::new(Code::UnknownName, node.span, message);
         fault.help = match nearest(name, self.index.stages().map(|stage| stage.name.as_str())) {
-            Some(near) => self.index.stage(near).map(|stage| {
-                format!("did you mean `{near}` (line {})?", stage.span.line)
-            }),
+            Some(near) => {
+                self.index.stage(near).map(|stage| format!("did you mean `{near}` (line {})?", stage.span.line))
+            }
             None if self.index.model(name).is_some() => Some(format!("`{name}` is a model, not a stage")),
             None => self.makers(Product::Table(expected)),
         };
@@ -131,8 +133,7 @@ impl Reader<'_> {
     }
 
     fn unknown_model(&mut self, node: &Node, text: &str) -> Option<ModelRef> {
-        let message =
-            format!("{} names `{text}`, which is neither a model nor a stage", self.whereabouts());
+        let message = format!("{} names `{text}`, which is neither a model nor a stage", self.whereabouts());
         let mut fault = Diagnostic::new(Code::UnknownName, node.span, message);
         let known = self.index.models().map(|model| model.name.as_str());
         fault.help = match nearest(text, known.chain(self.index.stages().map(|stage| stage.name.as_str()))) {
@@ -157,13 +158,13 @@ impl Reader<'_> {
         found: Product,
         expected: Product,
     ) -> Option<T> {
-        let message =
-            format!("{} reads `{text}`, which is {found}, where {expected} is expected", self.whereabouts());
+        let message = format!("{} reads `{text}`, which is {found}, where {expected} is expected", self.whereabouts());
         let mut fault = Diagnostic::new(Code::WrongProduct, node.span, message);
         let products = stage.kind.map_or([].as_slice(), |kind| kind.products());
         let fitting = products.iter().find(|made| fits(expected, **made));
         fault.help = match fitting {
-            Some(made) => Some(format!("`{}.{}` is one", stage.name, made.name())),
+            Some(made) if made.comes_first() => Some(format!("`{}` would do", stage.name)),
+            Some(made) => Some(format!("`{}.{}` would do", stage.name, made.name())),
             None => self.makers(expected),
         };
         self.report(fault);
@@ -172,17 +173,20 @@ impl Reader<'_> {
 
     /// The names that could stand where `expected` is expected.
     fn makers(&self, expected: Product) -> Option<String> {
+        const MAX_NAMED: usize = 4;
         let models = self.index.models().filter(|_| expected == Product::Checkpoint);
         let models = models.map(|model| format!("`{}` (line {})", model.name, model.span.line));
         let stages = self.index.stages().filter(|stage| {
-            stage.kind.and_then(|kind| kind.products().first()).is_some_and(|made| fits(expected, *made))
+            let made = stage.kind.and_then(|kind| kind.products().first().copied());
+            let certain = made == Some(expected) || expected == Product::Table(TableKind::Any);
+            certain && made.is_some_and(|made| fits(expected, made)) && !self.is_stage(&stage.name)
         });
         let stages = stages.map(|stage| format!("`{}` (line {})", stage.name, stage.span.line));
-        let makers: Vec<String> = models.chain(stages).collect();
+        let makers: Vec<String> = models.chain(stages).take(MAX_NAMED).collect();
         match makers.as_slice() {
             [] => Some(format!("no stage makes {expected}")),
-            [one] => Some(format!("{one} is one")),
-            many => Some(format!("{} are such", many.join(", "))),
+            [one] => Some(format!("{one} would do")),
+            many => Some(format!("one of {} would do", many.join(", "))),
         }
     }
 }

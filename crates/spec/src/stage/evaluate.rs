@@ -13,8 +13,7 @@ use crate::tree::Node;
 
 /// Raised when equal inputs and parameters would give other comparisons or metrics.
 pub const VERSION: u32 = 1;
-pub const PRODUCTS: &[Product] =
-    &[Product::Table(TableKind::Comparisons), Product::Table(TableKind::Metrics)];
+pub const PRODUCTS: &[Product] = &[Product::Table(TableKind::Comparisons), Product::Table(TableKind::Metrics)];
 
 /// Who is compared with whom, on which prompts, and how it is counted.
 #[derive(Debug, Clone, PartialEq)]

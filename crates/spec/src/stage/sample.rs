@@ -73,10 +73,7 @@ impl Sample {
     }
 
     pub fn inputs(&self) -> Vec<Input> {
-        vec![
-            TableRef::input("prompts", TableKind::Prompts, &self.prompts),
-            ModelRef::input("model", &self.model),
-        ]
+        vec![TableRef::input("prompts", TableKind::Prompts, &self.prompts), ModelRef::input("model", &self.model)]
     }
 }
 

@@ -40,10 +40,7 @@ impl Score {
     }
 
     pub fn inputs(&self) -> Vec<Input> {
-        vec![
-            TableRef::input("responses", TableKind::Responses, &self.responses),
-            ModelRef::input("model", &self.model),
-        ]
+        vec![TableRef::input("responses", TableKind::Responses, &self.responses), ModelRef::input("model", &self.model)]
     }
 }
 

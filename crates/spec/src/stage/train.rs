@@ -156,9 +156,7 @@ impl Train {
             Examples::Rows(table) => TableRef::input("rows", TableKind::Prompts, table),
         };
         let model = match &self.model.value {
-            Start::Model(model) => {
-                ModelRef::input("model", &Located { value: model.clone(), place: self.model.place })
-            }
+            Start::Model(model) => ModelRef::input("model", &Located { value: model.clone(), place: self.model.place }),
             Start::Init(folder) => Input {
                 role: "model".to_owned(),
                 source: Source::Folder(folder.clone()),
@@ -172,15 +170,7 @@ impl Train {
 
 impl Optimiser {
     fn leaves(&self, sink: &mut dyn LeafSink) {
-        let Optimiser {
-            learning_rate,
-            schedule,
-            warmup_ratio,
-            weight_decay,
-            betas,
-            eps,
-            max_grad_norm,
-        } = self;
+        let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm } = self;
         emit(sink, "learning_rate", learning_rate);
         emit(sink, "schedule", schedule);
         emit(sink, "warmup_ratio", warmup_ratio);
@@ -207,8 +197,7 @@ impl Optimiser {
 }
 
 impl Betas {
-    const PRESET: Betas =
-        Betas { first: ProperFraction::preset(0.9), second: ProperFraction::preset(0.999) };
+    const PRESET: Betas = Betas { first: ProperFraction::preset(0.9), second: ProperFraction::preset(0.999) };
 }
 
 impl Read for Betas {

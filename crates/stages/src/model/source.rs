@@ -1,14 +1,28 @@
-//! Where a model's weights come from: a checkpoint, or a checkpoint below and fresh weights above it.
+//! Where a model's weights come from: a checkpoint, a random stream, or a checkpoint below and a random stream above it.
 
 use std::ops::Range;
 
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_lm::config::Head;
 use sluice_lm::weights::{FreshWeights, WeightSource};
 
 /// A checkpoint that remembers which of its tensors were asked for.
 pub struct Stored<'a> {
     checkpoint: &'a Checkpoint,
     used: Vec<String>,
+}
+
+/// Fresh weights, and for a reward head the transform that changes nothing: the identity.
+pub struct Fresh(pub FreshWeights);
+
+/// A checkpoint under fresh layers and, where it has none, a fresh reward head.
+///
+/// A fresh layer begins as the identity: what it would add to the residual stream goes through `o_proj` and
+/// `down_proj`, and these are zero. Each tensor of the checkpoint keeps its name, so the fresh layers are the last ones.
+pub struct Grown<'a> {
+    stored: Stored<'a>,
+    fresh: Fresh,
+    fresh_layers: Range<usize>,
 }
 
 impl<'a> Stored<'a> {
@@ -29,32 +43,39 @@ impl WeightSource for Stored<'_> {
     }
 }
 
-/// The body of a causal checkpoint under fresh layers and a fresh reward head.
-///
-/// A fresh layer begins as the identity: what it would add to the residual stream goes through `o_proj` and
-/// `down_proj`, and these are zero. Each tensor of the checkpoint keeps its name, so the fresh layers are the last ones.
-pub struct Grown<'a> {
-    body: Stored<'a>,
-    fresh: FreshWeights,
-    fresh_layers: Range<usize>,
+impl WeightSource for Fresh {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        match (name, shape) {
+            ("reward_transform_matrix", &[o, _]) => {
+                Ok((0..o * o).map(|i| if i % (o + 1) == 0 { 1.0 } else { 0.0 }).collect())
+            }
+            _ => self.0.read(name, shape),
+        }
+    }
 }
 
 impl<'a> Grown<'a> {
     /// `n_layers` are those of the checkpoint; `n_fresh` more stand above them.
-    pub fn new(checkpoint: &'a Checkpoint, n_layers: usize, n_fresh: usize, fresh: FreshWeights) -> Self {
-        Self { body: Stored::new(checkpoint), fresh, fresh_layers: n_layers..n_layers + n_fresh }
+    pub fn new(checkpoint: &'a Checkpoint, n_layers: usize, n_fresh: usize, fresh: Fresh) -> Self {
+        Self { stored: Stored::new(checkpoint), fresh, fresh_layers: n_layers..n_layers + n_fresh }
+    }
+
+    /// Whether the checkpoint is to have a tensor of this name.
+    fn is_stored(&self, name: &str) -> bool {
+        match layer_of(name) {
+            Some(layer) => !self.fresh_layers.contains(&layer),
+            None => name.starts_with("model.") || self.stored.checkpoint.config.head != Head::CausalLm,
+        }
     }
 }
 
 impl WeightSource for Grown<'_> {
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let n_values = shape.iter().product();
-        let is_fresh_layer = layer_of(name).is_some_and(|layer| self.fresh_layers.contains(&layer));
-        if is_fresh_layer && (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight")) {
-            return Ok(vec![0.0; n_values]);
+        if self.is_stored(name) {
+            return self.stored.read(name, shape);
         }
-        if name.starts_with("model.") && !is_fresh_layer {
-            return self.body.read(name, shape);
+        if layer_of(name).is_some() && (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight")) {
+            return Ok(vec![0.0; shape.iter().product()]);
         }
         self.fresh.read(name, shape)
     }

@@ -15,7 +15,8 @@ use sluice_train::trainer::Recipe;
 ///
 /// The schedule spans the steps that are taken: with `max_steps` it ends earlier, and is not cut off.
 pub fn recipe(params: &Train, n_rows: usize) -> Recipe {
-    let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm } = &params.optimiser;
+    let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm } =
+        &params.optimiser;
     let Passes { epochs, max_steps, batch_size, micro_batch_tokens } = &params.passes;
     let shuffle = Shuffle { n_rows, batch_size: batch_size.get() as usize, seed: params.seed.get() };
     let n_all = shuffle.steps_per_epoch() * epochs.get() as usize;

@@ -2,24 +2,24 @@
 //!
 //! Owns both rules: the sane one and the one of the reference SimPO trainer.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::BatchError;
 
 /// What a pair that is too long loses. Either way the prompt is cut first, to `max_prompt_length`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Truncation {
-    /// A response keeps the tokens that its prompt leaves free: `max_length − prompt length`. A prompt that loses its start
-    /// keeps its BOS.
+    /// A response keeps the tokens that its prompt leaves free: `max_length − prompt length`. A prompt that loses its
+    /// start keeps its BOS.
     Budget,
-    /// A response keeps `max_length − max_prompt_length` tokens, however short its prompt is: 248 of 2,048 at the published
-    /// settings. A prompt that loses its start loses its BOS. Both as the reference trainer does.
+    /// A response keeps `max_length − max_prompt_length` tokens, however short its prompt is: 248 of 2,048 at the
+    /// published settings. A prompt that loses its start loses its BOS. Both as the reference trainer does.
     Reference,
 }
 
 /// The end of a long prompt that is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PromptKeep {
     End,

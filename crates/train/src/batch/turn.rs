@@ -2,12 +2,12 @@
 //!
 //! Owns on which side the header of the response lies. Knows nothing of tokens.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sluice_lm::template::{ChatTemplate, Message, TemplateError};
 use thiserror::Error;
 
 /// Where the header that opens a response (`<start_of_turn>model` and its newline) is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseHeader {
     /// In the prompt: not trained, not in the mean. What most trainers do.
@@ -30,8 +30,8 @@ pub enum TurnError {
     #[error("render a prompt of {n_messages} messages with its response")]
     Render { n_messages: usize, source: TemplateError },
     #[error(
-        "the chat template renders a prompt of {n_messages} messages differently once a response follows; a trained response must \
-         extend the text that sampling started from"
+        "the chat template renders a prompt of {n_messages} messages differently once a response follows; \
+         a trained response must extend the text that sampling starts from"
     )]
     NotAPrefix { n_messages: usize },
 }

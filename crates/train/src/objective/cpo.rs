@@ -1,12 +1,12 @@
 //! CPO: DPO with a uniform reference, kept in place by a cross entropy of the chosen responses.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{MarginLoss, PairStats, margin_losses};
 
 /// Xu et al. 2024, arXiv 2401.08417.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cpo {
     /// Scale of the difference of log-prob sums.
     pub beta: f64,

@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{MarginLoss, PairStats, margin_losses};
 
 /// Rafailov et al. 2023, arXiv 2305.18290.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Dpo {
     /// Scale of the log-ratios.
     pub beta: f64,
@@ -17,14 +17,15 @@ pub struct Dpo {
 }
 
 /// The forms of DPO.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DpoLoss {
     /// `−(1−ε) ln σ(βh) − ε ln σ(−βh)`
     Sigmoid,
     /// `max(0, 1 − βh)`
     Hinge,
-    /// `(−(1−ε) ln σ(βh) + ε ln σ(−βh)) / (1 − 2ε)`: unbiased under flipped labels, Chowdhury et al. 2024, arXiv 2403.00409.
+    /// `(−(1−ε) ln σ(βh) + ε ln σ(−βh)) / (1 − 2ε)`: unbiased under flipped labels, Chowdhury et al. 2024,
+    /// arXiv 2403.00409.
     Robust,
 }
 

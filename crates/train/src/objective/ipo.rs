@@ -1,12 +1,12 @@
 //! IPO: a squared distance of the log-ratio margin from its target.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PairStats;
 
 /// Azar et al. 2023, arXiv 2310.12036.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ipo {
     /// The paper's τ: the target margin is 1/(2β).
     pub beta: f64,
@@ -14,7 +14,7 @@ pub struct Ipo {
 }
 
 /// Whether the log-probs of a response are summed or averaged over its tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogProbs {
     /// As the paper has it.

@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PairStats;
 
 /// Ethayarajh et al. 2024, arXiv 2402.01306.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Kto {
     /// Scale of the log-ratios.
     pub beta: f64,

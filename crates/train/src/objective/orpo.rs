@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PairStats;
 
 /// Hong, Lee, Thorne 2024, arXiv 2403.07691.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Orpo {
     /// Weight of the odds ratio term.
     pub lambda: f64,
@@ -19,8 +19,8 @@ const LARGEST_MEAN_LOGP: f64 = -1e-7;
 impl Orpo {
     /// `−Aw − λ ln σ(log odds)`, logps averaged per token, nats.
     ///
-    /// The first term is the cross entropy of the response alone, averaged per row as in the paper's equation; TRL takes
-    /// it over prompt and response.
+    /// The first term is the cross entropy of the response alone, averaged per row as in the paper's equation; TRL
+    /// takes it over prompt and response.
     pub fn losses(&self, stats: &PairStats) -> Tensor<1> {
         self.odds_ratio_losses(stats) - stats.chosen_means()
     }

@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PairStats;
 
 /// Yuan et al. 2023, arXiv 2304.05302, as the SimPO paper compares it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rrhf {
     /// Weight of the chosen log-prob sum.
     pub lambda: f64,

@@ -1,12 +1,12 @@
 //! SimPO: the length-normalised margin against a target, without a reference model.
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{MarginLoss, PairStats, margin_losses};
 
 /// Meng, Xia, Chen 2024, arXiv 2405.14734.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Simpo {
     /// Scale of the margin.
     pub beta: f64,

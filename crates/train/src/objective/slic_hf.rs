@@ -2,12 +2,12 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::PairStats;
 
 /// Zhao et al. 2023, arXiv 2305.10425, as the SimPO paper compares it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SlicHf {
     /// Margin of the hinge, nats.
     pub delta: f64,

@@ -6,7 +6,7 @@
 
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sluice_lm::causal::CausalLm;
 use sluice_lm::packed::Packed;
 use sluice_lm::reward::{ArmoRm, HeadDtype};
@@ -30,15 +30,15 @@ pub struct RewardRow {
 }
 
 /// Weights of the parts of the loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct RewardWeights {
-    /// Cross entropy of the first objective after every token of the answer, averaged per answer: it teaches the body to see
-    /// where an answer goes wrong.
+    /// Cross entropy of the first objective after every token of the answer, averaged per answer: it teaches the body
+    /// to see where an answer goes wrong.
     pub correctness: f64,
     /// Squared error of the other objectives at the token the reward is read at.
     pub objectives: f64,
-    /// `−ln σ(score of a right answer − score of a wrong one)` over pairs of answers to one prompt (Bradley and Terry 1952),
-    /// on the gated score: it teaches the gate.
+    /// `−ln σ(score of a right answer − score of a wrong one)` over pairs of answers to one prompt (Bradley and Terry
+    /// 1952), on the gated score: it teaches the gate.
     pub preference: f64,
     /// Cross entropy of the tokens of right answers: it keeps the body a language model, without which it memorises.
     pub lm: f64,

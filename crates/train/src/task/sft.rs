@@ -44,7 +44,7 @@ impl<M: CausalLm> Task<M> for SftTask<'_> {
 
     fn share(&self, model: &M, rows: &[usize], n_predicted: &usize) -> Share {
         let sequences: Vec<&Sequence> = rows.iter().map(|&row| &self.rows[row]).collect();
-        let loss: Tensor<1> = -token_logps(model, &sequences).sum() / *n_predicted as f64;
+        let loss: Tensor<1> = token_logps(model, &sequences).sum() * (-1.0 / *n_predicted as f64);
         Share { loss, tally: PairTally::default() }
     }
 }

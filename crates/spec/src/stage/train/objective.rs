@@ -257,10 +257,9 @@ impl Objective {
                 loss: fields.or("loss", DpoLoss::Sigmoid),
                 label_smoothing: fields.or("label_smoothing", Smoothing::preset(0.0)),
             }),
-            "ipo" => Objective::Ipo(Ipo {
-                beta: fields.or("beta", beta),
-                log_probs: fields.or("log_probs", LogProbs::Sum),
-            }),
+            "ipo" => {
+                Objective::Ipo(Ipo { beta: fields.or("beta", beta), log_probs: fields.or("log_probs", LogProbs::Sum) })
+            }
             "cpo" => Objective::Cpo(Cpo {
                 beta: fields.or("beta", beta),
                 cpo_alpha: fields.or("cpo_alpha", one),
@@ -273,10 +272,9 @@ impl Objective {
                 undesirable_weight: fields.or("undesirable_weight", one),
             }),
             "orpo" => Objective::Orpo(Orpo { lambda: fields.or("lambda", tenth) }),
-            "slic_hf" => Objective::SlicHf(SlicHf {
-                delta: fields.or("delta", one),
-                lambda: fields.or("lambda", tenth),
-            }),
+            "slic_hf" => {
+                Objective::SlicHf(SlicHf { delta: fields.or("delta", one), lambda: fields.or("lambda", tenth) })
+            }
             "rrhf" => Objective::Rrhf(Rrhf { lambda: fields.or("lambda", one) }),
             "r_dpo" => Objective::RDpo(RDpo {
                 beta: fields.or("beta", beta),
@@ -290,13 +288,7 @@ impl Objective {
                 let preference_weight = fields.or("preference_weight", one);
                 let grow_layers = fields.or("grow_layers", Amount::preset(0));
                 let objectives = objectives?;
-                Objective::Reward(Reward {
-                    objectives,
-                    correctness_weight,
-                    lm_weight,
-                    preference_weight,
-                    grow_layers,
-                })
+                Objective::Reward(Reward { objectives, correctness_weight, lm_weight, preference_weight, grow_layers })
             }
             _ => return None,
         })

@@ -5,11 +5,9 @@ use std::sync::atomic::AtomicBool;
 use serde::Deserialize;
 use sluice_lm::params::{ParamMut, Parameters, tracked};
 use sluice_lm::template::Message;
-use sluice_train::batch::{
-    Encoder, Limits, PairText, PromptKeep, ResponseHeader, Sequence, TokenPair, Truncation, split_turn,
-};
+use sluice_train::batch::{Formatter, Limits, PromptKeep, ResponseHeader, Sequence, TokenPair, Truncation, split_turn};
 use sluice_train::logps::pair_logps;
-use sluice_train::objective::{MarginLoss, Objective, Simpo};
+use sluice_train::objective::{MarginLoss, Objective, PairFacts, Simpo};
 use sluice_train::optimizer::GradientSum;
 use sluice_train::task::{PairTask, Task};
 
@@ -69,12 +67,8 @@ fn texts_and_ids_are_those_of_the_reference() {
     let (checkpoint, _) = fixture::gemma2_tiny();
     let tokenizer = &checkpoint.tokenizer;
     let template = checkpoint.template().expect("the checkpoint has a chat template");
-    let encoder = Encoder {
-        encode: &|text| tokenizer.encode(text),
-        bos: tokenizer.bos_id(),
-        eos: tokenizer.eos_id().expect("the tokenizer has an eos"),
-        limits: Limits::new(64, 36, Truncation::Reference, PromptKeep::End).expect("room for a response"),
-    };
+    let limits = Limits::new(64, 36, Truncation::Reference, PromptKeep::End).expect("room for a response");
+    let formatter = Formatter::new(tokenizer, template, ResponseHeader::Response, limits).expect("an eos");
     for row in rows() {
         let prompt = [Message::user(row.raw_prompt.as_str())];
         let turn = |response: &str| {
@@ -83,8 +77,8 @@ fn texts_and_ids_are_those_of_the_reference() {
         let (chosen, rejected) = (turn(&row.raw_chosen), turn(&row.raw_rejected));
         assert_eq!((&chosen.prompt, &chosen.response), (&row.text_prompt, &row.text_chosen));
         assert_eq!((&rejected.prompt, &rejected.response), (&row.text_prompt, &row.text_rejected));
-        let text = PairText { prompt: &chosen.prompt, chosen: &chosen.response, rejected: &rejected.response };
-        assert_eq!(encoder.pair(&text).expect("every text has tokens"), row.ids.pair());
+        let pair = formatter.pair(&prompt, &row.raw_chosen, &row.raw_rejected).expect("every text has tokens");
+        assert_eq!(pair, row.ids.pair());
     }
 }
 
@@ -135,9 +129,16 @@ fn logps_losses_and_gradients_are_those_of_the_reference() {
     let grad_norm = summary["grad_norm_total"].as_f64().expect("a number");
     let norm_error = (gradients.norm() - grad_norm).abs() / grad_norm;
 
-    println!(
-        "logps {logp_error:.1e} (8e-5), losses {loss_error:.1e} (7e-4), gradients {gradient_error:.1e} (7e-5), norm {norm_error:.1e}"
-    );
+    let facts = pairs.iter().map(|pair| PairFacts {
+        chosen_len: pair.chosen.n_predicted(),
+        rejected_len: pair.rejected.n_predicted(),
+        reference: None,
+    });
+    let losses: Vec<f64> = rows.iter().map(|row| row.loss).collect();
+    assert!(max_abs(&SIMPO.losses_of_sums(&sums, &facts.collect::<Vec<_>>()), &losses) <= 7e-4);
+
+    println!("logps {logp_error:.1e} (8e-5), losses {loss_error:.1e} (7e-4)");
+    println!("gradients {gradient_error:.1e} (7e-5), their norm {norm_error:.1e} (7e-5)");
     assert!(logp_error <= 8e-5 && loss_error <= 7e-4 && gradient_error <= 7e-5 && norm_error <= 7e-5);
 }
 

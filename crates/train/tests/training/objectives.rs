@@ -111,7 +111,7 @@ fn compared(inputs: &Inputs, case: &Case, dtype: DType) -> Vec<(&'static str, Ve
     let (losses, loss) = match &objective {
         Objective::Orpo(orpo) if odds_only => {
             let losses_b = orpo.odds_ratio_losses(&stats);
-            (values(losses_b.clone()), losses_b.mean())
+            (values(losses_b.clone()), losses_b.sum() * (1.0 / totals.n_pairs as f64))
         }
         Objective::Kto(kto) => {
             let (chosen_b, rejected_b) = kto.row_losses(&stats);

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
-use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
-use sluice_lm::config::ModelConfig;
+use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::gemma2::Gemma2;
-use sluice_lm::weights::{Loader, WeightSource};
+use sluice_lm::model::{CausalModel, load_causal, load_reward};
+use sluice_lm::reward::{ArmoRm, RewardModel};
 
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
@@ -19,7 +19,7 @@ pub fn json<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_slice(&text).expect("the fixture has the shape of its README")
 }
 
-/// A safetensors file of f32 and i64 tensors, widened to f64.
+/// A safetensors file of f32 tensors, read as f64.
 pub struct Tensors(Vec<u8>);
 
 impl Tensors {
@@ -39,17 +39,18 @@ impl Tensors {
 /// The tiny Gemma 2 that the batch and the trajectories start from, with its tokenizer and template.
 pub fn gemma2_tiny() -> (Checkpoint, Gemma2) {
     let checkpoint = Checkpoint::open(&path("gemma2-tiny")).expect("the checkpoint opens");
-    let ModelConfig::Gemma2(config) = &checkpoint.config.model else { panic!("the fixture is a Gemma 2") };
-    let model = Gemma2::load(config, &mut Loader::new(&mut Source(&checkpoint), &Device::flex()));
-    let model = model.expect("the weights fit");
-    (checkpoint, model)
+    match load_causal(&checkpoint, &Device::flex()).expect("the weights fit") {
+        CausalModel::Gemma2(model) => (checkpoint, model),
+        CausalModel::Llama(_) => panic!("the fixture is a Gemma 2"),
+    }
 }
 
-struct Source<'a>(&'a Checkpoint);
-
-impl WeightSource for Source<'_> {
-    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        self.0.tensor_f32(name, shape)
+/// The tiny ArmoRM.
+pub fn armorm_tiny() -> (Checkpoint, ArmoRm) {
+    let checkpoint = Checkpoint::open(&path("llama3-armorm-tiny")).expect("the checkpoint opens");
+    match load_reward(&checkpoint, &Device::flex()).expect("the weights fit") {
+        RewardModel::ArmoRm(model) => (checkpoint, model),
+        RewardModel::Llama(_) | RewardModel::Gemma2(_) => panic!("the fixture is an ArmoRM"),
     }
 }
 

@@ -1,0 +1,81 @@
+//! `model inspect` as text.
+
+use crate::render::columns::{Align, Columns};
+use crate::render::paint::{Ink, Paint};
+use crate::render::quantity::{bytes, count, parameters};
+
+/// What is known of a model folder.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    pub folder: String,
+    pub architecture: String,
+    pub n_parameters: u64,
+    pub dtype: String,
+    pub digest: String,
+    pub vocab_size: u64,
+    pub max_positions: u64,
+    pub has_template: bool,
+    pub stored_bytes: u64,
+    /// Weights in the run-time type.
+    pub run_bytes: u64,
+    /// Weights, gradients and optimiser state.
+    pub train_bytes: u64,
+    pub warnings: Vec<String>,
+    /// Why the model cannot be used, outermost reason first; empty when it can.
+    pub refused: Vec<String>,
+}
+
+/// The folder, its facts, and a verdict.
+pub fn inspected(shown: &Inspected, paint: Paint) -> String {
+    let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left]);
+    let facts = [
+        ("architecture", shown.architecture.clone()),
+        ("parameters", parameters(shown.n_parameters)),
+        ("stored as", format!("{}, {}", shown.dtype, bytes(shown.stored_bytes))),
+        ("vocabulary", count(shown.vocab_size)),
+        ("context", format!("{} tokens", count(shown.max_positions))),
+        ("chat template", if shown.has_template { "yes" } else { "none" }.to_owned()),
+        ("memory to run", bytes(shown.run_bytes)),
+        ("memory to train", format!("{} and activations", bytes(shown.train_bytes))),
+        ("digest", shown.digest.clone()),
+    ];
+    for (name, value) in facts {
+        table.row([(String::new(), Ink::Plain), (name.to_owned(), Ink::Name), (value, Ink::Plain)]);
+    }
+    let mut text = format!("{}\n{}", paint.ink(Ink::Bold, &shown.folder), table.render(paint));
+    for warning in &shown.warnings {
+        text += &format!("{} {warning}\n", paint.ink(Ink::Active, "warning:"));
+    }
+    for (index, reason) in shown.refused.iter().enumerate() {
+        let word = if index == 0 { "refused:" } else { "because:" };
+        text += &format!("{} {reason}\n", paint.ink(Ink::Bad, word));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_model_is_told_with_its_costs() {
+        let shown = Inspected {
+            folder: "data/tiny/policy".to_owned(),
+            architecture: "Gemma2ForCausalLM".to_owned(),
+            n_parameters: 920_448,
+            dtype: "float32".to_owned(),
+            digest: "0123456789abcdef".to_owned(),
+            vocab_size: 1024,
+            max_positions: 256,
+            has_template: true,
+            stored_bytes: 3_681_792,
+            run_bytes: 3_681_792,
+            train_bytes: 14_727_168,
+            warnings: vec!["config.json: `x` is not known".to_owned()],
+            refused: vec!["read the weights".to_owned(), "tensor `a` is missing".to_owned()],
+        };
+        expect![[""]].assert_eq(&inspected(&shown, Paint::OFF));
+    }
+}

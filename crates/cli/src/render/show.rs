@@ -1,0 +1,156 @@
+//! `show STAGE`: a result, its tables and its checkpoints.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::render::columns::{Align, Columns};
+use crate::render::paint::{Ink, Paint};
+use crate::render::quantity::{ago, bytes, counted, parameters, seconds};
+
+/// A result as a whole.
+#[derive(Debug, Clone)]
+pub struct ShownStage {
+    pub stage: String,
+    pub kind: String,
+    pub key: String,
+    pub seconds: f64,
+    pub age_seconds: u64,
+    /// The run it is of, when the pipeline has changed since.
+    pub stale: Option<String>,
+    pub metrics: BTreeMap<String, f64>,
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A table.
+#[derive(Debug, Clone)]
+pub struct ShownTable {
+    pub name: String,
+    /// Name, type, whether nulls are allowed.
+    pub columns: Vec<(String, String, bool)>,
+    pub n_rows: u64,
+    pub bytes: u64,
+    pub digest: String,
+    pub path: String,
+    /// The first rows, drawn.
+    pub rows: String,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone)]
+pub struct ShownCheckpoint {
+    pub name: String,
+    pub architecture: String,
+    pub n_parameters: u64,
+    pub config: Value,
+    pub n_files: u64,
+    pub bytes: u64,
+    pub digest: String,
+    pub folder: String,
+}
+
+/// What is said of the result before its outputs.
+pub fn stage(shown: &ShownStage, paint: Paint) -> String {
+    let ShownStage { stage, kind, key, seconds: took, age_seconds, stale, metrics, facts } = shown;
+    let mut text = format!(
+        "{}  {kind}, made {} in {}, key {}\n",
+        paint.ink(Ink::Bold, stage),
+        ago(*age_seconds),
+        seconds(*took),
+        key.get(..12).unwrap_or(key)
+    );
+    if let Some(run) = stale {
+        text += &paint.ink(Ink::Active, format!("this is the result of run {run}; the pipeline has changed since\n"));
+    }
+    let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left]);
+    let empty = || (String::new(), Ink::Plain);
+    for (name, value) in metrics {
+        table.row([empty(), (name.clone(), Ink::Name), (number(*value), Ink::Plain)]);
+    }
+    for (name, value) in facts {
+        table.row([empty(), (name.clone(), Ink::Name), (value.clone(), Ink::Plain)]);
+    }
+    text + &table.render(paint)
+}
+
+/// A table: size, place, columns, first rows.
+pub fn table(shown: &ShownTable, paint: Paint) -> String {
+    let ShownTable { name, columns, n_rows, bytes: size, digest, path, rows } = shown;
+    let mut text = head(name, &format!("{}, {}", counted(*n_rows, "row"), bytes(*size)), digest, path, paint);
+    let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left, Align::Left]);
+    for (name, kind, nullable) in columns {
+        let null = if *nullable { "or null" } else { "" };
+        table.row([
+            (String::new(), Ink::Plain),
+            (name.clone(), Ink::Name),
+            (kind.clone(), Ink::Plain),
+            (null.to_owned(), Ink::Dim),
+        ]);
+    }
+    text += &table.render(paint);
+    text + rows
+}
+
+/// A checkpoint: architecture, size, place, configuration.
+pub fn checkpoint(shown: &ShownCheckpoint, paint: Paint) -> String {
+    let ShownCheckpoint { name, architecture, n_parameters, config, n_files, bytes: size, digest, folder } = shown;
+    let facts = format!(
+        "{architecture}, {} parameters, {}, {}",
+        parameters(*n_parameters),
+        counted(*n_files, "file"),
+        bytes(*size)
+    );
+    let mut text = head(name, &facts, digest, folder, paint);
+    let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left]);
+    for (key, value) in config.as_object().into_iter().flatten() {
+        table.row([(String::new(), Ink::Plain), (key.clone(), Ink::Name), (value.to_string(), Ink::Plain)]);
+    }
+    text += &table.render(paint);
+    text
+}
+
+fn head(name: &str, facts: &str, digest: &str, path: &str, paint: Paint) -> String {
+    let digest = digest.get(..12).unwrap_or(digest);
+    format!("\n{}  {facts}, digest {digest}\n{}\n", paint.ink(Ink::Bold, name), paint.ink(Ink::Dim, path))
+}
+
+/// Whole numbers without a point, others with four digits.
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { format!("{value:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn a_table_shows_its_columns_and_rows() {
+        let shown = ShownTable {
+            name: "pairs.dropped".to_owned(),
+            columns: vec![("prompt_id".into(), "Utf8".into(), false), ("rule".into(), "Utf8".into(), true)],
+            n_rows: 12,
+            bytes: 4096,
+            digest: "0123456789abcdef".to_owned(),
+            path: ".sluice/objects/ab/cd".to_owned(),
+            rows: "+--+\n".to_owned(),
+        };
+        expect![[""]].assert_eq(&table(&shown, Paint::OFF));
+    }
+
+    #[test]
+    fn a_result_says_when_and_from_what() {
+        let shown = ShownStage {
+            stage: "pairs".to_owned(),
+            kind: "pair".to_owned(),
+            key: "0123456789abcdef".to_owned(),
+            seconds: 0.2,
+            age_seconds: 100,
+            stale: Some("r3".to_owned()),
+            metrics: BTreeMap::from([("dropped.tie".to_owned(), 12.0), ("margin_mean".to_owned(), 0.25)]),
+            facts: BTreeMap::from([("policy_digest".to_owned(), "abc".to_owned())]),
+        };
+        expect![[""]].assert_eq(&stage(&shown, Paint::OFF));
+    }
+}

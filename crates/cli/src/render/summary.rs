@@ -1,0 +1,176 @@
+//! The end of a run: what each stage came to, what the evaluation found, and what to try next.
+
+use crate::render::columns::{Align, Columns};
+use crate::render::paint::{Ink, Paint};
+use crate::render::quantity::{count, counted, seconds};
+use crate::render::report::{Figures, evaluation};
+
+/// A run that is over.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// `r17`; none when the store could not be written to.
+    pub run: Option<String>,
+    pub pipeline: String,
+    pub profile: Option<String>,
+    pub stages: Vec<StageLine>,
+    pub seconds: f64,
+    /// The evaluations, by stage.
+    pub evaluations: Vec<(String, Figures)>,
+    /// Commands to try, each with what it shows.
+    pub next: Vec<(String, &'static str)>,
+}
+
+/// One stage of it.
+#[derive(Debug, Clone)]
+pub struct StageLine {
+    pub stage: String,
+    pub end: End,
+    pub rows: Option<u64>,
+    /// What it took in this run; for a hit, what it once took.
+    pub seconds: f64,
+    /// A few words more.
+    pub note: String,
+}
+
+/// How a stage ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Hit,
+    Ran,
+    Partial,
+    Failed,
+    Blocked,
+    Interrupted,
+}
+
+impl End {
+    const fn word(self) -> (&'static str, Ink) {
+        match self {
+            End::Hit => ("hit", Ink::Dim),
+            End::Ran => ("ran", Ink::Good),
+            End::Partial => ("partial", Ink::Good),
+            End::Failed => ("failed", Ink::Bad),
+            End::Blocked => ("not run", Ink::Dim),
+            End::Interrupted => ("interrupted", Ink::Active),
+        }
+    }
+
+    const fn worked(self) -> bool {
+        matches!(self, End::Ran | End::Partial)
+    }
+}
+
+/// The whole summary; one line when there was nothing to do.
+pub fn summary(summary: &Summary, paint: Paint) -> String {
+    let Summary { run, pipeline, profile, stages, seconds: took, evaluations, next } = summary;
+    let saved: f64 = stages.iter().filter(|line| line.end == End::Hit).map(|line| line.seconds).sum();
+    if stages.iter().all(|line| line.end == End::Hit) {
+        let saved = if saved >= 0.5 { format!(", reuse saved {}", seconds(saved)) } else { String::new() };
+        let n_stages = counted(stages.len() as u64, "stage");
+        let are = if stages.len() == 1 { "is" } else { "are" };
+        return format!("nothing to do: all {n_stages} of {pipeline} {are} up to date ({}{saved})\n", seconds(*took));
+    }
+    let run = run.as_ref().map_or_else(String::new, |run| format!("run {run} of "));
+    let profile = profile.as_ref().map_or_else(String::new, |profile| format!(", profile {profile}"));
+    let mut text = format!("{}\n", paint.ink(Ink::Bold, format!("{run}{pipeline}{profile}")));
+    text += &stage_table(stages, paint);
+    text += &format!("{}\n", verdict(stages, *took, saved));
+    for (stage, figures) in evaluations {
+        let table = evaluation(stage, figures, paint);
+        if !table.is_empty() {
+            text += &format!("\n{table}");
+        }
+    }
+    if !next.is_empty() {
+        text += "\nnext:\n";
+        let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left]);
+        for (command, shows) in next {
+            let shows = if shows.is_empty() { String::new() } else { format!("# {shows}") };
+            table.row([(String::new(), Ink::Plain), (command.clone(), Ink::Name), (shows, Ink::Dim)]);
+        }
+        text += &table.render(paint);
+    }
+    text
+}
+
+fn stage_table(stages: &[StageLine], paint: Paint) -> String {
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Columns::headed(&[("stage", left), ("state", left), ("rows", right), ("time", right), ("", left)]);
+    for StageLine { stage, end, rows, seconds: took, note } in stages {
+        let (word, ink) = end.word();
+        let time = if end.worked() { seconds(*took) } else { "-".to_owned() };
+        table.row([
+            (stage.clone(), Ink::Plain),
+            (word.to_owned(), ink),
+            (rows.map_or("-".to_owned(), count), Ink::Plain),
+            (time, Ink::Plain),
+            (note.clone(), Ink::Dim),
+        ]);
+    }
+    table.render(paint)
+}
+
+fn verdict(stages: &[StageLine], took: f64, saved: f64) -> String {
+    let n = |wanted: &dyn Fn(End) -> bool| stages.iter().filter(|line| wanted(line.end)).count();
+    let mut parts = vec![format!("{} ran in {}", n(&End::worked), seconds(took))];
+    let n_hits = n(&|end| end == End::Hit);
+    if n_hits > 0 {
+        parts.push(format!("{n_hits} reused, which saved {}", seconds(saved)));
+    }
+    for (end, words) in [(End::Failed, "failed"), (End::Blocked, "not run"), (End::Interrupted, "interrupted")] {
+        let n_ends = n(&|other| other == end);
+        if n_ends > 0 {
+            parts.push(format!("{n_ends} {words}"));
+        }
+    }
+    format!("{}: {}", counted(stages.len() as u64, "stage"), parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(stages: &[(&str, End, Option<u64>, f64, &str)], expected: Expect) {
+        let line = |(stage, end, rows, seconds, note): &(&str, End, Option<u64>, f64, &str)| StageLine {
+            stage: (*stage).to_owned(),
+            end: *end,
+            rows: *rows,
+            seconds: *seconds,
+            note: (*note).to_owned(),
+        };
+        let shown = Summary {
+            run: Some("r3".to_owned()),
+            pipeline: "pipelines/simpo-gemma.yaml".to_owned(),
+            profile: Some("tiny".to_owned()),
+            stages: stages.iter().map(line).collect(),
+            seconds: 12.3,
+            evaluations: vec![("report".to_owned(), Figures::from([("win_rate_sampled".to_owned(), 0.6)]))],
+            next: vec![("sluice why pairs".to_owned(), "what made it run"), ("sluice plan".to_owned(), "")],
+        };
+        expected.assert_eq(&summary(&shown, Paint::OFF));
+    }
+
+    #[test]
+    fn a_run_is_summed_up() {
+        check(
+            &[
+                ("prompts", End::Hit, Some(4000), 0.4, ""),
+                ("responses", End::Partial, Some(20_000), 61.0, "12,000 rows reused"),
+                ("tuned", End::Ran, None, 17.25, "loss 0.71 → 0.52"),
+            ],
+            expect![[""]],
+        );
+        check(
+            &[("prompts", End::Failed, None, 0.1, ""), ("pairs", End::Blocked, None, 0.0, "needs prompts")],
+            expect![[""]],
+        );
+    }
+
+    #[test]
+    fn nothing_to_do_is_one_line() {
+        check(&[("prompts", End::Hit, Some(4000), 0.4, ""), ("pairs", End::Hit, Some(4000), 72.0, "")], expect![[""]]);
+    }
+}

@@ -1,0 +1,139 @@
+//! `why STAGE`: every value that changed, old and new, and where it stands. Owns the wording; the comparison is the
+//! engine's.
+
+use sluice_engine::LeafChange;
+
+use crate::render::columns::{Align, Columns};
+use crate::render::paint::{Ink, Paint};
+
+/// What is to be explained.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    pub stage: String,
+    pub case: Case,
+    /// The run it is compared with, as in `r17`.
+    pub against: Option<String>,
+    pub changes: Vec<LeafChange>,
+    /// Commands that explain the changed inputs.
+    pub follow: Vec<String>,
+}
+
+/// How the stage stands.
+#[derive(Debug, Clone)]
+pub enum Case {
+    /// It has a result.
+    Hit,
+    /// A run would compute it, for this reason.
+    Run { reason: String },
+    /// A run decides when these are there.
+    Pending { upstream: Vec<String> },
+    /// A run would fail.
+    Fail { failure: String },
+}
+
+/// The explanation.
+pub fn why(explained: &Explained, paint: Paint) -> String {
+    let Explained { stage, case, against, changes, follow } = explained;
+    let mut text = format!("{}\n", headline(&paint.ink(Ink::Bold, stage), case, against.as_deref(), changes));
+    text += &table(changes, paint);
+    if !follow.is_empty() {
+        text += &format!("follow the input: {}\n", follow.join(", "));
+    }
+    text
+}
+
+fn headline(stage: &str, case: &Case, against: Option<&str>, changes: &[LeafChange]) -> String {
+    let since = against.map_or_else(String::new, |run| format!(" since run {run}"));
+    match case {
+        Case::Hit if changes.is_empty() => match against {
+            None => format!("{stage} is up to date; it has had no other result to compare with"),
+            Some(run) => format!("{stage} is up to date; nothing in its key differs from run {run}"),
+        },
+        Case::Hit => format!("{stage} is up to date; it ran because this changed{since}:"),
+        Case::Run { .. } if !changes.is_empty() => format!("{stage} would run, because this changed{since}:"),
+        Case::Run { reason } => format!("{stage} would run: {reason}"),
+        Case::Pending { upstream } if changes.is_empty() => {
+            format!(
+                "{stage} waits for {}; its own parameters are as they were, so it runs only if that comes out different",
+                upstream.join(", ")
+            )
+        }
+        Case::Pending { upstream } => {
+            format!("{stage} waits for {}; it would run, because this changed{since}:", upstream.join(", "))
+        }
+        Case::Fail { failure } => format!("{stage} would fail: {failure}"),
+    }
+}
+
+fn table(changes: &[LeafChange], paint: Paint) -> String {
+    let left = Align::Left;
+    let mut table = Columns::new(&[left, left, left, left, left, left]);
+    for LeafChange { path, old, new, old_place, place } in changes {
+        let value =
+            |value: &Option<sluice_store::LeafValue>| value.as_ref().map_or("absent".to_owned(), ToString::to_string);
+        let place = match (place, old_place) {
+            (Some(place), _) => place.clone(),
+            (None, Some(old)) => format!("was {old}"),
+            (None, None) => String::new(),
+        };
+        table.row([
+            (String::new(), Ink::Plain),
+            (path.clone(), Ink::Name),
+            (value(old), Ink::Bad),
+            ("→".to_owned(), Ink::Dim),
+            (value(new), Ink::Good),
+            (place, Ink::Dim),
+        ]);
+    }
+    table.render(paint)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use sluice_store::LeafValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(case: Case, against: Option<&str>, changes: &[LeafChange], expected: Expect) {
+        let explained = Explained {
+            stage: "pairs".to_owned(),
+            case,
+            against: against.map(str::to_owned),
+            changes: changes.to_vec(),
+            follow: changes
+                .iter()
+                .filter(|change| change.path.starts_with("input."))
+                .map(|_| "sluice why scores".to_owned())
+                .collect(),
+        };
+        expected.assert_eq(&why(&explained, Paint::OFF));
+    }
+
+    #[test]
+    fn each_case_says_what_it_is() {
+        let text = |text: &str| Some(LeafValue::Text(text.to_owned()));
+        let digest = |hex: &str| Some(LeafValue::Digest(hex.repeat(8)));
+        let ties = LeafChange {
+            path: "pair.ties".into(),
+            old: text("drop"),
+            new: text("first"),
+            old_place: None,
+            place: Some("p.yaml:31:18".into()),
+        };
+        let input = LeafChange {
+            path: "input.scores".into(),
+            old: digest("ab12"),
+            new: digest("cd34"),
+            old_place: None,
+            place: Some("p.yaml:31:10".into()),
+        };
+        check(Case::Hit, None, &[], expect![[""]]);
+        check(Case::Hit, Some("r2"), &[ties.clone()], expect![[""]]);
+        check(Case::Run { reason: "never ran".into() }, None, &[], expect![[""]]);
+        check(Case::Run { reason: String::new() }, Some("r2"), &[input, ties], expect![[""]]);
+        check(Case::Pending { upstream: vec!["scores".into()] }, Some("r2"), &[], expect![[""]]);
+        check(Case::Fail { failure: "no file matches `x`".into() }, None, &[], expect![[""]]);
+    }
+}

@@ -1,0 +1,153 @@
+//! `run`: brings a pipeline up to date, shown while it happens and summed up at the end.
+
+use std::sync::Arc;
+use std::thread;
+
+use sluice_engine::{RunOptions, RunReport, StageReport};
+use sluice_spec::stage::Kind;
+use sluice_store::Outcome as Ended;
+
+use crate::args::Run;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::interrupt;
+use crate::output::{err, out};
+use crate::progress::{Watch, watcher};
+use crate::render::failure;
+use crate::render::quantity::{count, counted};
+use crate::render::summary::{End, StageLine, Summary, summary};
+use crate::session::{Project, Session, engine_failure};
+use crate::wire::exit_of;
+
+const STOPPING: &str =
+    "stopping; what is finished is kept, and a run will go on from there. Ctrl-C again to end at once";
+
+pub fn run(session: &Session, args: &Run) -> Outcome {
+    let (project, targets) = session.project(&args.words)?;
+    let targets = project.targets(targets)?;
+    let watch: Arc<dyn Watch> = Arc::from(watcher(&session.global, &session.world));
+    let announcer = watch.clone();
+    let cancel = interrupt::flag(move || announcer.interrupted(STOPPING));
+    let cpu_slots = thread::available_parallelism().map_or(1, usize::from);
+    let options = RunOptions { targets, cpu_slots };
+    let report =
+        session.engine(&project).run(&options, &cancel, &|event| watch.event(&event)).map_err(engine_failure)?;
+    if !session.global.json && !session.global.quiet {
+        out(summary(&summed_up(session, &project, &report), session.world.out));
+    }
+    let exit = exit(&report);
+    if !session.global.json {
+        tell_failures(session, &report);
+    }
+    Ok(exit)
+}
+
+/// The exit of the first failure, in plan order.
+fn exit(report: &RunReport) -> Exit {
+    match report.outcome {
+        Ended::Failed => {
+            let failures = report.stages.iter().filter_map(|stage| stage.failure.as_ref());
+            failures.map(|failure| exit_of(failure)).next().unwrap_or(Exit::Failed)
+        }
+        Ended::Interrupted => Exit::Interrupted,
+        _ => Exit::Ok,
+    }
+}
+
+/// Each failure with its causes, after the summary, where it is the last thing read.
+fn tell_failures(session: &Session, report: &RunReport) {
+    for stage in &report.stages {
+        let Some(failed) = &stage.failure else { continue };
+        let cause = StageError { stage: stage.name.to_string(), cause: failed.clone() };
+        let told = Failure::new(exit_of(failed), cause).help("mend it and run again; finished stages are kept");
+        err(failure::text(&told, session.world.err));
+    }
+}
+
+/// A failure with the stage it is of.
+#[derive(Debug, thiserror::Error)]
+#[error("stage `{stage}` failed")]
+struct StageError {
+    stage: String,
+    #[source]
+    cause: Arc<sluice_engine::StageFailure>,
+}
+
+fn summed_up(session: &Session, project: &Project, report: &RunReport) -> Summary {
+    let pipeline = project.plan.pipeline();
+    let evaluations = report.stages.iter().filter(|stage| stage.kind == "evaluate");
+    let evaluations =
+        evaluations.filter_map(|stage| Some((stage.name.to_string(), stage.record.as_ref()?.metrics.clone())));
+    Summary {
+        run: report.run.map(|run| run.to_string()),
+        pipeline: project.name.clone(),
+        profile: pipeline.profile.as_ref().map(ToString::to_string),
+        stages: report.stages.iter().map(line).collect(),
+        seconds: report.seconds,
+        evaluations: evaluations.collect(),
+        next: next(session, project, report),
+    }
+}
+
+fn line(stage: &StageReport) -> StageLine {
+    let end = match stage.state {
+        Ended::Hit => End::Hit,
+        Ended::Ran | Ended::Running => End::Ran,
+        Ended::Partial => End::Partial,
+        Ended::Failed => End::Failed,
+        Ended::Blocked => End::Blocked,
+        Ended::Interrupted => End::Interrupted,
+    };
+    let record = stage.record.as_ref();
+    let seconds = if end == End::Hit { record.map_or(0.0, |record| record.seconds) } else { stage.seconds };
+    StageLine { stage: stage.name.to_string(), end, rows: stage.rows, seconds, note: note(stage, end) }
+}
+
+/// What one would ask next about a stage, if its numbers have it.
+fn note(stage: &StageReport, end: End) -> String {
+    let Some(record) = &stage.record else {
+        return match (end, &stage.error) {
+            (End::Blocked, Some(by)) => format!("needs {by}"),
+            _ => String::new(),
+        };
+    };
+    let mut parts = Vec::new();
+    if record.n_rows_reused > 0 && end == End::Partial {
+        parts.push(format!("{} reused", counted(record.n_rows_reused, "row")));
+    }
+    let metric = |name: &str| record.metrics.get(name).copied();
+    let first_last = |name: &str| metric(&format!("{name}_first")).zip(metric(&format!("{name}_last")));
+    if let Some((first, last)) = first_last("loss") {
+        parts.push(format!("loss {first:.3} → {last:.3}"));
+    }
+    // Rules that dropped nothing are not told.
+    for (name, value) in record.metrics.iter().filter(|(_, value)| **value > 0.0) {
+        if let Some(rule) = name.strip_prefix("dropped_") {
+            parts.push(format!("{} dropped: {rule}", count(*value as u64)));
+        }
+    }
+    parts.join(", ")
+}
+
+/// Three things to try, of those that this pipeline has.
+fn next(session: &Session, project: &Project, report: &RunReport) -> Vec<(String, &'static str)> {
+    if matches!(report.outcome, Ended::Failed | Ended::Interrupted) {
+        return Vec::new();
+    }
+    let stages = || project.plan.pipeline().stages.iter();
+    let pair = stages().find(|stage| matches!(stage.kind, Kind::Pair(_)));
+    let table = stages().find(|stage| !matches!(stage.kind, Kind::Train(_)));
+    let command = |rest: String| session.command(&rest, None);
+    let mut next = Vec::new();
+    if let Some(pair) = pair {
+        let query = format!("select margin, prompt, chosen, rejected from {} order by margin desc limit 5", pair.name);
+        next.push((command(format!("sql '{query}'")), "the clearest pairs"));
+    } else if let Some(table) = table {
+        next.push((command(format!("sql 'select * from {} limit 5'", table.name)), "the first rows"));
+    }
+    let ran = report.stages.iter().find(|stage| matches!(stage.state, Ended::Ran | Ended::Partial));
+    if let Some(name) = pair.map(|pair| &pair.name).or(ran.map(|stage| &stage.name)) {
+        next.push((command(format!("why {name}")), "what made it run"));
+    }
+    next.push((command("plan".to_owned()), "what a changed line would run"));
+    next
+}

@@ -1,0 +1,151 @@
+//! `show STAGE`: what it made. Tables with their columns and first rows, checkpoints with their configuration.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sluice_lm::checkpoint::Checkpoint;
+use sluice_lm::config::Dtype;
+use sluice_sql::{Format, NamedTable, TableData, render};
+use sluice_store::{Artifact, CheckpointArtifact, TableArtifact};
+
+use crate::args::Show;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::out;
+use crate::render::show::{ShownCheckpoint, ShownStage, ShownTable, checkpoint, stage, table};
+use crate::session::{Session, store_failure};
+use crate::tables::{NamedOutput, named};
+use crate::world::{now_unix_ms, tidy};
+
+pub fn run(session: &Session, args: &Show) -> Outcome {
+    let (project, rest) = session.project(&args.words)?;
+    let [word] = rest else {
+        return Err(Failure::usage("one stage is to be named").help("as in `show pairs`, or `show pairs.dropped`"));
+    };
+    let stage_word = word.split('.').next().unwrap_or(word);
+    let name = project.stage(stage_word)?;
+    let results = session.results(&project)?;
+    let Some(found) = results.iter().find(|found| found.stage == name) else {
+        let run = session.command(&format!("run {} {name}", project.name), None);
+        return Err(Failure::usage(format!("stage `{name}` has no result yet")).help(format!("`{run}` makes it")));
+    };
+    let outputs = named(project.plan.pipeline(), found);
+    let known: Vec<String> = outputs.iter().map(|output| output.name.clone()).collect();
+    // The stage alone means all it made; a dotted name means one output.
+    let wanted: Vec<NamedOutput<'_>> =
+        outputs.into_iter().filter(|output| word == stage_word || output.name == *word).collect();
+    if wanted.is_empty() {
+        return Err(
+            Failure::usage(format!("stage `{name}` made no `{word}`")).help(format!("it made {}", known.join(", ")))
+        );
+    }
+    let record = &found.record;
+    let shown = ShownStage {
+        stage: name.to_string(),
+        kind: record.kind.clone(),
+        key: record.key.to_string(),
+        seconds: record.seconds,
+        age_seconds: now_unix_ms().saturating_sub(record.created_unix_ms) / 1000,
+        stale: found.stale.map(|run| run.to_string()),
+        metrics: record.metrics.clone(),
+        facts: record.facts.clone(),
+    };
+    let paint = session.world.out;
+    if !session.global.json {
+        out(stage(&shown, paint));
+    }
+    let mut objects = Vec::new();
+    for output in wanted {
+        match &output.output.artifact {
+            Artifact::Table(artifact) => {
+                let shown = shown_table(session, &output, artifact, args.rows)?;
+                objects.push(table_object(&shown));
+                if !session.global.json {
+                    out(table(&shown, paint));
+                }
+            }
+            Artifact::Checkpoint(artifact) => {
+                let shown = shown_checkpoint(session, &output, artifact)?;
+                objects.push(
+                    json!({"name": shown.name, "digest": shown.digest, "folder": shown.folder, "config": shown.config}),
+                );
+                if !session.global.json {
+                    out(checkpoint(&shown, paint));
+                }
+            }
+        }
+    }
+    if session.global.json {
+        let ShownStage { stage, kind, key, seconds, age_seconds: _, stale, metrics, facts } = shown;
+        let object = json!({
+            "name": stage, "kind": kind, "key": key, "seconds": seconds, "stale": stale, "metrics": metrics,
+            "facts": facts, "outputs": objects,
+        });
+        out(format!("{object}\n"));
+    }
+    Ok(Exit::Ok)
+}
+
+fn shown_table(
+    session: &Session,
+    output: &NamedOutput<'_>,
+    artifact: &TableArtifact,
+    n_rows: u64,
+) -> Result<ShownTable, Failure> {
+    let store = &session.store;
+    let schema = store.table_schema(output.output).map_err(store_failure)?;
+    let path = store.table_path(output.output).map_err(store_failure)?;
+    let columns =
+        schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string(), field.is_nullable()));
+    let rows = if n_rows == 0 { String::new() } else { first_rows(&path, n_rows)? };
+    Ok(ShownTable {
+        name: output.name.clone(),
+        columns: columns.collect(),
+        n_rows: artifact.n_rows,
+        bytes: artifact.bytes,
+        digest: artifact.digest.to_string(),
+        path: shown_path(&path),
+        rows,
+    })
+}
+
+/// The first rows as a table. A query reads no more of a file than it needs.
+fn first_rows(path: &Path, n_rows: u64) -> Result<String, Failure> {
+    let table = NamedTable { name: "shown".to_owned(), data: TableData::Parquet(vec![path.to_owned()]) };
+    let query = format!("select * from shown limit {n_rows}");
+    sluice_sql::Session::new(vec![table])
+        .and_then(|session| session.query(&query))
+        .and_then(|batches| render(&batches, Format::Table))
+        .map_err(|error| Failure::new(Exit::Failed, error))
+}
+
+fn shown_checkpoint(
+    session: &Session,
+    output: &NamedOutput<'_>,
+    artifact: &CheckpointArtifact,
+) -> Result<ShownCheckpoint, Failure> {
+    let folder = session.store.checkpoint_path(output.output).map_err(store_failure)?;
+    let opened = Checkpoint::open(&folder).map_err(|error| Failure::new(Exit::Failed, error))?;
+    Ok(ShownCheckpoint {
+        name: output.name.clone(),
+        architecture: opened.config.architecture().to_owned(),
+        n_parameters: crate::verb::model::n_parameters(&opened),
+        config: opened.config.to_json(opened.config.dtype.unwrap_or(Dtype::F32)),
+        n_files: artifact.n_files,
+        bytes: artifact.bytes,
+        digest: artifact.digest.to_string(),
+        folder: shown_path(&folder),
+    })
+}
+
+fn shown_path(path: &Path) -> String {
+    tidy(path).display().to_string()
+}
+
+fn table_object(table: &ShownTable) -> Value {
+    let ShownTable { name, columns, n_rows, bytes, digest, path, rows: _ } = table;
+    let columns: Vec<Value> = columns
+        .iter()
+        .map(|(name, kind, nullable)| json!({"name": name, "type": kind, "nullable": nullable}))
+        .collect();
+    json!({"name": name, "rows": n_rows, "bytes": bytes, "digest": digest, "path": path, "columns": columns})
+}

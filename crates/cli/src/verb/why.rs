@@ -1,0 +1,54 @@
+//! `why STAGE`: what changed since its last result.
+
+use sluice_engine::{PlanState, Why};
+use sluice_spec::{Source, StageName};
+
+use crate::args::OfStage;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::out;
+use crate::render::why::{Case, Explained, why};
+use crate::session::{Project, Session, engine_failure};
+
+pub fn run(session: &Session, args: &OfStage) -> Outcome {
+    let (project, rest) = session.project(&args.words)?;
+    let [word] = rest else {
+        return Err(Failure::usage("one stage is to be named").help("as in `why pairs`"));
+    };
+    let stage = project.stage(word)?;
+    let answer = session.engine(&project).why(stage.as_str()).map_err(engine_failure)?;
+    if session.global.json {
+        out(format!("{}\n", serde_json::to_string(&answer).unwrap_or_default()));
+        return Ok(Exit::Ok);
+    }
+    let follow = follow(session, &project, &stage, &answer);
+    let Why { stage, against, changes } = answer;
+    let case = match &stage.state {
+        PlanState::Hit { .. } => Case::Hit,
+        PlanState::Run { reason, .. } => Case::Run { reason: reason.to_string() },
+        PlanState::Pending { upstream, .. } => {
+            Case::Pending { upstream: upstream.iter().map(ToString::to_string).collect() }
+        }
+        PlanState::Fail { failure } => Case::Fail { failure: failure.to_string() },
+    };
+    let explained =
+        Explained { stage: stage.name.to_string(), case, against: against.map(|run| run.to_string()), changes, follow };
+    out(why(&explained, session.world.out));
+    Ok(Exit::Ok)
+}
+
+/// The commands that explain inputs which changed or are waited for.
+fn follow(session: &Session, project: &Project, stage: &StageName, answer: &Why) -> Vec<String> {
+    let Some(stage) = project.plan.pipeline().stage(stage) else { return Vec::new() };
+    let mut commands = Vec::new();
+    for input in stage.kind.inputs() {
+        let Source::Stage(read) = input.source else { continue };
+        let changed = answer.changes.iter().any(|change| change.path == format!("input.{}", input.role));
+        let awaited =
+            matches!(&answer.stage.state, PlanState::Pending { upstream, .. } if upstream.contains(&read.stage));
+        let command = session.command(&format!("why {}", read.stage), project.named.as_deref());
+        if (changed || awaited) && !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    commands
+}

@@ -1,0 +1,203 @@
+//! Joins engine and stages, which do not know each other: digests of what lies outside the store, and one call that
+//! runs a stage. Owns the translation between their vocabularies; refuses to know what a kind computes.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, StageFailure, StageRunner};
+use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_spec::Location;
+use sluice_stages::{Device, InputData, StageContext, StageError, StageInput, Unit};
+use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Store, StoreError};
+
+/// Runs the stages of a project.
+pub struct Wire {
+    project: PathBuf,
+    store: Store,
+    device: Device,
+    hub: PathBuf,
+    started: Instant,
+    pub numerics: Numerics,
+}
+
+/// The files of a folder that describe a model without weights.
+const CONFIG_FILES: [&str; 6] = [
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+/// What lies outside the store and cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OutsideError {
+    #[error("read the model in {}", folder.display())]
+    Model { folder: PathBuf, source: CheckpointError },
+    #[error("there is no folder {}, which should hold the model", folder.display())]
+    NoFolder { folder: PathBuf },
+    #[error("there is no config.json in {}, which should describe a model", folder.display())]
+    NoConfig { folder: PathBuf },
+}
+
+impl Wire {
+    /// `hub` is the local cache of published models.
+    pub fn new(project: &Path, store: &Store, device: Device, hub: &Path) -> Wire {
+        let numerics = match device {
+            Device::Cpu => "cpu-f32",
+            Device::Cuda { .. } => "cuda-bf16",
+        };
+        Wire {
+            project: project.to_owned(),
+            store: store.clone(),
+            device,
+            hub: hub.to_owned(),
+            started: Instant::now(),
+            numerics: Numerics::new(numerics),
+        }
+    }
+
+    fn folder(&self, location: &Location) -> Result<PathBuf, StageFailure> {
+        match location {
+            Location::Folder(folder) => Ok(self.project.join(folder)),
+            Location::HuggingFace { owner, name, revision } => {
+                let revision = revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
+                let reference = format!("hf://{owner}/{name}{revision}");
+                sluice_lm::checkpoint::resolve(&reference, &self.hub).map_err(StageFailure::of)
+            }
+        }
+    }
+
+    /// What the stages call the inputs they are given. Files and folders they find themselves.
+    fn stage_input(&self, input: &JobInput) -> Result<Option<StageInput>, StageFailure> {
+        let data = match &input.given {
+            Given::Output { output, .. } => match &output.artifact {
+                Artifact::Table(_) => InputData::Table(output.clone()),
+                Artifact::Checkpoint(checkpoint) => {
+                    InputData::Model { folder: self.store.checkpoint_path(output)?, digest: checkpoint.digest }
+                }
+            },
+            Given::Model { location, digest, .. } => {
+                InputData::Model { folder: self.folder(location)?, digest: *digest }
+            }
+            Given::Files { .. } | Given::Config { .. } => return Ok(None),
+        };
+        Ok(Some(StageInput { role: input.role.clone(), data }))
+    }
+}
+
+impl StageRunner for Wire {
+    /// Names without their folders, and contents: where the files lie may change, what they are called is in the rows.
+    fn files_digest(&self, patterns: &[String]) -> Result<ContentHash, StageFailure> {
+        let files = sluice_sql::matching(&self.project, patterns).map_err(StageFailure::of)?;
+        let mut hasher = blake3::Hasher::new_derive_key("sluice files v1");
+        for file in files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
+            hasher.update(self.store.file_digest(&file)?.as_bytes());
+        }
+        Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
+    }
+
+    fn config_digest(&self, folder: &str) -> Result<ContentHash, StageFailure> {
+        let folder = self.project.join(folder);
+        if !folder.join("config.json").is_file() {
+            return Err(StageFailure::of(OutsideError::NoConfig { folder }));
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("sluice config folder v1");
+        for name in CONFIG_FILES {
+            let file = folder.join(name);
+            if file.is_file() {
+                hasher.update(name.as_bytes()).update(&[0]);
+                hasher.update(self.store.file_digest(&file)?.as_bytes());
+            }
+        }
+        Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
+    }
+
+    fn model_digest(&self, location: &Location) -> Result<ModelDigest, StageFailure> {
+        let folder = self.folder(location)?;
+        if !folder.is_dir() {
+            return Err(StageFailure::of(OutsideError::NoFolder { folder }));
+        }
+        let compute =
+            |folder: &Path| -> Result<[u8; 32], CheckpointError> { Ok(Checkpoint::open(folder)?.digest()?.0) };
+        match self.store.folder_digest(&folder, "model digest v1", compute) {
+            Ok(digest) => Ok(ModelDigest::from_bytes(digest)),
+            Err(FolderDigestError::Store(error)) => Err(error.into()),
+            Err(FolderDigestError::Compute(source)) => Err(StageFailure::of(OutsideError::Model { folder, source })),
+        }
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
+        let inputs: Vec<StageInput> =
+            job.inputs.iter().filter_map(|input| self.stage_input(input).transpose()).collect::<Result<_, _>>()?;
+        let progress = |progress: sluice_stages::Progress| (job.progress)(engine_progress(progress));
+        let context = StageContext {
+            project: &self.project,
+            store: job.store,
+            inputs: &inputs,
+            attempt: job.attempt,
+            device: self.device,
+            progress: &progress,
+            clock: &|| self.started.elapsed().as_secs_f64(),
+            cancel: job.cancel,
+        };
+        match sluice_stages::run(&job.stage.kind, &context) {
+            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, facts }) => {
+                Ok(Produced { outputs, metrics, facts, n_rows_reused: 0 })
+            }
+            Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
+            Err(error) => Err(StageFailure::of(error)),
+        }
+    }
+}
+
+fn engine_progress(progress: sluice_stages::Progress) -> Progress {
+    let sluice_stages::Progress { unit, done, total, n_tokens, loss } = progress;
+    Progress {
+        done,
+        total,
+        unit: match unit {
+            Unit::Rows => "rows",
+            Unit::Steps => "steps",
+        },
+        n_tokens: (n_tokens > 0).then_some(n_tokens),
+        loss: loss.map(f64::from),
+    }
+}
+
+/// Whether a store's error is damage, a wrong folder, or bad luck.
+pub fn exit_of_store(error: &StoreError) -> crate::exit::Exit {
+    use crate::exit::Exit;
+    match error {
+        StoreError::Corrupt { .. } | StoreError::Json { .. } => Exit::Corrupt,
+        StoreError::NewerFormat { .. } | StoreError::NotAStore { .. } | StoreError::NewerRecord { .. } => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+/// What the process ends with when a stage failed so.
+pub fn exit_of(failure: &StageFailure) -> crate::exit::Exit {
+    use crate::exit::Exit;
+    let error = match failure {
+        StageFailure::Interrupted => return Exit::Interrupted,
+        StageFailure::Store(error) => return exit_of_store(error),
+        StageFailure::Panicked { .. } | StageFailure::NoModel { .. } | StageFailure::NoOutput { .. } => {
+            return Exit::Failed;
+        }
+        StageFailure::Stage(error) => error,
+    };
+    if let Some(error) = error.downcast_ref::<StageError>() {
+        return match error {
+            StageError::InputTable { .. } | StageError::Ingest(_) | StageError::Pair(_) => Exit::Contract,
+            StageError::ReadInput { source, .. } | StageError::WriteOutput { source, .. } => exit_of_store(source),
+            _ => Exit::Failed,
+        };
+    }
+    if error.is::<sluice_lm::checkpoint::HubError>() {
+        return Exit::Remote;
+    }
+    Exit::Failed
+}

@@ -1,0 +1,203 @@
+//! Plans as trees: order, and what hangs below what.
+
+use expect_test::{Expect, expect};
+use sluice_plan::{Plan, plan};
+use sluice_spec::{Options, parse};
+
+fn plan_of(name: &str, text: &str, profile: Option<&str>) -> Result<Plan, String> {
+    let options = Options { profile: profile.map(str::to_owned), set: Vec::new() };
+    parse(name, text, &options).and_then(plan).map_err(|faults| faults.to_string())
+}
+
+/// The tree, or the faults.
+fn check(stages: &str, expected: Expect) {
+    let text = format!("version: 1\nmodels: {{ policy: models/policy, reward: models/reward }}\nstages:\n{stages}");
+    let shown = match plan_of("p.yaml", &text, None) {
+        Ok(plan) => plan.to_string(),
+        Err(faults) => faults,
+    };
+    expected.assert_eq(&shown);
+}
+
+fn main_pipeline(profile: &str) -> Plan {
+    let text = include_str!("../../../pipelines/simpo-gemma.yaml");
+    plan_of("simpo-gemma.yaml", text, Some(profile)).expect("the main pipeline has no faults")
+}
+
+#[test]
+fn the_main_pipeline_is_a_line() {
+    expect![[r#"
+        ingest prompts                  <- from=data/tasks/preference.parquet data/tasks/heldout_final.parquet
+        └─ sample responses             <- prompts, model=policy
+           └─ score scores              <- responses, model=reward
+              └─ pair pairs             <- scores
+                 └─ train tuned         <- pairs, model=policy
+                    └─ evaluate report  <- prompts, candidate=tuned, baseline=policy, judge=reward
+    "#]]
+    .assert_eq(&main_pipeline("tiny").to_string());
+    expect![[r#"
+        ingest prompts                  <- from=prompts/*.parquet
+        └─ sample responses             <- prompts, model=policy
+           └─ score scores              <- responses, model=reward
+              └─ pair pairs             <- scores
+                 └─ train tuned         <- pairs, model=policy
+                    └─ evaluate report  <- prompts, candidate=tuned, baseline=policy, judge=reward
+    "#]]
+    .assert_eq(&main_pipeline("gemma-2-9b-it").to_string());
+}
+
+#[test]
+fn two_branches_meet_in_a_query() {
+    check(
+        "  prompts: { ingest: { from: [a.jsonl, b.jsonl], heldout_from: c.csv } }
+  a: { sample: { prompts: prompts, model: policy, seed: 1 } }
+  b: { sample: { prompts: prompts, model: policy, seed: 2 } }
+  both: { sql: { from: [a, b], query: select * from a union all select * from b } }
+  count: { sql: { from: a, query: select count(*) from a } }
+",
+        expect![[r#"
+            ingest prompts   <- from=a.jsonl b.jsonl, heldout_from=c.csv
+            ├─ sample a      <- prompts, model=policy
+            │  └─ sql count  <- a
+            └─ sample b      <- prompts, model=policy
+               └─ sql both   <- a, b
+        "#]],
+    );
+}
+
+#[test]
+fn a_stage_may_stand_before_what_it_reads() {
+    check(
+        "  report: { evaluate: { prompts: prompts, candidate: tuned, baseline: policy } }
+  tuned: { train: { pairs: pairs, model: policy, objective: { dpo: {} }, learning_rate: 1e-6 } }
+  pairs: { pair: { scores: scores } }
+  losses: { sql: { from: [tuned.steps, pairs.dropped], query: select 1 } }
+  scores: { score: { responses: responses, model: reward } }
+  responses: { sample: { prompts: prompts, model: policy } }
+  prompts: { ingest: { from: a.jsonl } }
+",
+        expect![[r#"
+            ingest prompts                  <- from=a.jsonl
+            └─ sample responses             <- prompts, model=policy
+               └─ score scores              <- responses, model=reward
+                  └─ pair pairs             <- scores
+                     └─ train tuned         <- pairs, model=policy
+                        ├─ evaluate report  <- prompts, candidate=tuned, baseline=policy
+                        └─ sql losses       <- tuned.steps, pairs.dropped
+        "#]],
+    );
+}
+
+#[test]
+fn stages_without_edges_keep_the_order_of_the_file() {
+    check(
+        "  z: { ingest: { from: z.jsonl } }
+  a: { ingest: { from: a.jsonl } }
+  m: { ingest: { from: m.jsonl } }
+",
+        expect![[r#"
+            ingest z  <- from=z.jsonl
+            ingest a  <- from=a.jsonl
+            ingest m  <- from=m.jsonl
+        "#]],
+    );
+}
+
+#[test]
+fn a_chain_of_training_rounds() {
+    check(
+        "  rows: { ingest: { from: rows.parquet, map: { response: answer, label: grade } } }
+  base: { train: { rows: rows, model: { init: configs/tiny }, objective: { sft: {} }, learning_rate: 1e-3 } }
+  judge: { train: { rows: rows, model: base, objective: { reward: { objectives: [right, short] } }, learning_rate: 1e-3 } }
+  answers: { sample: { prompts: rows, model: base } }
+  scores: { score: { responses: answers, model: judge } }
+",
+        expect![[r#"
+            ingest rows            <- from=rows.parquet
+            └─ train base          <- rows, model=configs/tiny
+               ├─ train judge      <- rows, model=base
+               └─ sample answers   <- prompts=rows, model=base
+                  └─ score scores  <- responses=answers, model=judge
+        "#]],
+    );
+}
+
+#[test]
+fn an_objective_needs_its_columns_filled() {
+    check(
+        "  rows: { ingest: { from: rows.parquet } }
+  graded: { sql: { from: rows, query: select * from rows } }
+  base: { train: { rows: rows, model: policy, objective: { sft: {} }, learning_rate: 1e-3 } }
+  judge: { train: { rows: rows, model: policy, objective: { reward: { objectives: [right] } }, learning_rate: 1e-3 } }
+  fine: { train: { rows: graded, model: policy, objective: { sft: {} }, learning_rate: 1e-3 } }
+",
+        expect![[r#"
+            p.yaml:6:26: stage `base` learns from `response`, which `rows` leaves empty [missing-key]
+                6 |   base: { train: { rows: rows, model: policy, objective: { sft: {} }, learning_rate: 1e-3 } }
+                  |                          ^^^^
+                4 |   rows: { ingest: { from: rows.parquet } }
+                  |                           ^^^^^^^^^^^^ the files are read here
+                   help: say which columns of the files they are: `map: { response: COLUMN }`
+
+            p.yaml:7:27: stage `judge` learns from `response` and `label`, which `rows` leaves empty [missing-key]
+                7 |   judge: { train: { rows: rows, model: policy, objective: { reward: { objectives: [right] } }, learning_rate: 1e-3 } }
+                  |                           ^^^^
+                4 |   rows: { ingest: { from: rows.parquet } }
+                  |                           ^^^^^^^^^^^^ the files are read here
+                   help: say which columns of the files they are: `map: { response: COLUMN, label: COLUMN }`
+        "#]],
+    );
+}
+
+#[test]
+fn the_graph_in_mermaid_and_dot() {
+    let plan = main_pipeline("tiny");
+    expect![[r#"
+        flowchart TD
+          prompts["prompts<br/>ingest"]
+          responses["responses<br/>sample"]
+          scores["scores<br/>score"]
+          pairs["pairs<br/>pair"]
+          tuned["tuned<br/>train"]
+          report["report<br/>evaluate"]
+          model_policy(["policy"])
+          model_reward(["reward"])
+          prompts -->|prompts| responses
+          model_policy -->|model| responses
+          responses -->|responses| scores
+          model_reward -->|model| scores
+          scores -->|scores| pairs
+          pairs -->|pairs| tuned
+          model_policy -->|model| tuned
+          prompts -->|prompts| report
+          tuned -->|candidate| report
+          model_policy -->|baseline| report
+          model_reward -->|judge| report
+    "#]]
+    .assert_eq(&plan.to_mermaid());
+    expect![[r#"
+        digraph pipeline {
+          node [shape=box];
+          prompts [label="prompts\ningest"];
+          responses [label="responses\nsample"];
+          scores [label="scores\nscore"];
+          pairs [label="pairs\npair"];
+          tuned [label="tuned\ntrain"];
+          report [label="report\nevaluate"];
+          model_policy [label="policy", shape=ellipse];
+          model_reward [label="reward", shape=ellipse];
+          prompts -> responses [label="prompts"];
+          model_policy -> responses [label="model"];
+          responses -> scores [label="responses"];
+          model_reward -> scores [label="model"];
+          scores -> pairs [label="scores"];
+          pairs -> tuned [label="pairs"];
+          model_policy -> tuned [label="model"];
+          prompts -> report [label="prompts"];
+          tuned -> report [label="candidate"];
+          model_policy -> report [label="baseline"];
+          model_reward -> report [label="judge"];
+        }
+    "#]]
+    .assert_eq(&plan.to_dot());
+}

@@ -1,0 +1,99 @@
+//! Training a policy: on pairs under a preference objective, or on demonstrated responses.
+
+use std::collections::BTreeSet;
+
+use sluice_lm::checkpoint::Checkpoint;
+use sluice_spec::stage::TableRef;
+use sluice_spec::stage::train::{Examples, OffPolicy, Train};
+use sluice_store::{ModelDigest, Output};
+use sluice_table::{Pairs, Prompts};
+use sluice_train::batch::{Sequence, TokenPair};
+use sluice_train::task::{PairTask, SftTask, reference_logps};
+
+use super::TrainStageError;
+use super::examples::{ExampleEncoder, train_rows};
+use super::fit::{Fitted, Run};
+use super::recipe::preference;
+use super::start::Start;
+use crate::prompts::views;
+use crate::{StageContext, StageError};
+
+pub fn train(params: &Train, start: &Start, context: &StageContext<'_>) -> Result<Fitted, StageError> {
+    match &params.examples {
+        Examples::Pairs(table) => on_pairs(params, start, &table.value, context),
+        Examples::Rows(table) => on_rows(params, start, &table.value, context),
+    }
+}
+
+fn on_pairs(params: &Train, start: &Start, table: &TableRef, context: &StageContext<'_>) -> Result<Fitted, StageError> {
+    let batches = context.table("pairs")?;
+    let tables = views("pairs", &batches, Pairs::view)?;
+    guard(params.off_policy.value, start.digest, &tables)?;
+    let model = start.causal()?;
+    let pairs = pairs(params, &start.checkpoint, &tables)?;
+    // A pair table is read under a preference objective alone; the reader of the pipeline file sees to that.
+    let objective = preference(&params.objective)
+        .ok_or(StageError::WrongInput { role: "pairs".to_owned(), expected: "what this objective learns from" })?;
+    let max_tokens = params.passes.micro_batch_tokens.get() as usize;
+    let reference = if objective.reads_reference() {
+        reference_logps(&model, &pairs, &objective, max_tokens, context.cancel).ok_or(StageError::Cancelled)?
+    } else {
+        Vec::new()
+    };
+    let task =
+        PairTask::new(&objective, &pairs, &reference, max_tokens).map_err(|source| TrainStageError::Task { source })?;
+    let examples = described(table, context.output("pairs")?);
+    Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)
+}
+
+fn on_rows(params: &Train, start: &Start, table: &TableRef, context: &StageContext<'_>) -> Result<Fitted, StageError> {
+    let batches = context.table("rows")?;
+    let tables = views("rows", &batches, Prompts::view)?;
+    let model = start.causal()?;
+    let sequences = rows(params, &start.checkpoint, &tables)?;
+    let task = SftTask::new(&sequences).map_err(|source| TrainStageError::Task { source })?;
+    let examples = described(table, context.output("rows")?);
+    Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)
+}
+
+/// `stage `pairs`, table digest `5c1e..``, for the model card.
+pub fn described(table: &TableRef, output: &Output) -> String {
+    format!("stage `{}`, table digest `{}`", table.table_name(), output.digest())
+}
+
+/// Pairs must come from the model that is trained: the objective then reads the model's own answers, as it assumes.
+fn guard(off_policy: OffPolicy, trained: ModelDigest, tables: &[Pairs]) -> Result<(), TrainStageError> {
+    if off_policy == OffPolicy::Allow {
+        return Ok(());
+    }
+    let trained = trained.to_string();
+    let policies = || tables.iter().flat_map(|pairs| (0..pairs.len()).map(|row| pairs.policy_digest(row)));
+    let others: BTreeSet<&str> = policies().filter(|digest| *digest != trained).collect();
+    match others.first() {
+        None => Ok(()),
+        Some(other) => Err(TrainStageError::OffPolicy {
+            n_other: policies().filter(|digest| *digest != trained).count(),
+            n_pairs: tables.iter().map(Pairs::len).sum(),
+            sampled_by: (*other).to_owned(),
+            trained,
+        }),
+    }
+}
+
+fn pairs(params: &Train, checkpoint: &Checkpoint, tables: &[Pairs]) -> Result<Vec<TokenPair>, TrainStageError> {
+    let encoder = ExampleEncoder::new(&params.tokens, checkpoint)?;
+    let rows = tables.iter().flat_map(Pairs::rows);
+    rows.map(|row| encoder.pair(row.prompt_id, row.prompt, row.chosen, row.rejected)).collect()
+}
+
+fn rows(params: &Train, checkpoint: &Checkpoint, tables: &[Prompts]) -> Result<Vec<Sequence>, TrainStageError> {
+    let encoder = ExampleEncoder::new(&params.tokens, checkpoint)?;
+    let rows = train_rows(tables)?.into_iter();
+    rows.map(|row| {
+        let name = row.name();
+        let response =
+            row.response.ok_or(TrainStageError::Missing { row: name.clone(), what: "response".to_owned() })?;
+        encoder.row(name, row.prompt, response)
+    })
+    .collect()
+}
