@@ -99,9 +99,22 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
 
     project.edit("pipelines/p.yaml", "ties: drop", "ties: first, min_margin: 0.01");
     let plan = project.sluice(["plan", "--exit-code"]).ended(10);
-    expect![[""]].assert_eq(&plan.out);
+    expect![[r#"
+        stage      kind      state    rows  why
+        prompts    ingest    hit         6  -
+        responses  sample    hit        18  -
+        scores     score     hit        18  -
+        pairs      pair      run         -  pair.min_margin 0.0 -> 0.01 (pipelines/p.yaml:13:54), pair.ties drop -> first (pipelines/p.yaml:13:35)
+        tuned      train     pending     -  waits for `pairs`
+        report     evaluate  pending     -  waits for `tuned`
+        6 stages: 3 up to date, 1 to run, 2 to decide when what they read is there
+    "#]].assert_eq(&plan.out);
     let why = project.sluice(["why", "pairs"]).ended(0);
-    expect![[""]].assert_eq(&why.out);
+    expect![[r#"
+        pairs would run, because this changed since run r2:
+          pair.min_margin  0.0   →  0.01   pipelines/p.yaml:13:54
+          pair.ties        drop  →  first  pipelines/p.yaml:13:35
+    "#]].assert_eq(&why.out);
     check_states(
         &project,
         &["--quiet"],
@@ -110,8 +123,8 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
             responses hit
             scores hit
             pairs ran
-            tuned ran
-            report ran
+            tuned hit
+            report hit
         "#]],
     );
 
@@ -136,7 +149,10 @@ fn results_are_shown_and_queried() {
     "#]]
     .assert_eq(&project.sluice(["sql", union, "--json"]).ended(0).out);
     let unknown = project.sluice(["sql", "select * from report"]).ended(2);
-    expect![[""]].assert_eq(&unknown.err);
+    expect![[r#"
+        error: at 1:15: there is no table `report`; there is `pairs`, `pairs.dropped`, `prompts`, `responses`, `scores`
+          help: stage `report` has no such table yet; `sluice run pipelines/p.yaml report` makes it
+    "#]].assert_eq(&unknown.err);
     let shown = project.sluice(["show", "pairs.dropped", "--rows", "0"]).ended(0).out;
     assert!(shown.contains("\npairs.dropped  "), "{shown}");
     project.sluice(["show", "tuned"]).ended(2);
@@ -156,7 +172,32 @@ stages:
 ";
     project.write("p.yaml", broken);
     let said = project.sluice(["check", "p.yaml"]).ended(2);
-    expect![[""]].assert_eq(&said.err);
+    expect![[r#"
+          error: stage `responses`: `sample.prompts` reads `promts`, which no stage makes
+           ╭─[p.yaml:5:35]
+         4 │   prompts: { ingest: { from: a.jsonl } }
+         5 │   responses: { sample: { prompts: promts, model: policy, temprature: 0.8, n: 0 } }
+           ·                                   ──────
+           ╰────
+          help: did you mean `prompts` (line 4)?
+
+          error: stage `responses`: `sample` has no key `temprature`
+           ╭─[p.yaml:5:58]
+         4 │   prompts: { ingest: { from: a.jsonl } }
+         5 │   responses: { sample: { prompts: promts, model: policy, temprature: 0.8, n: 0 } }
+           ·                                                          ──────────
+           ╰────
+          help: did you mean `temperature`?
+
+          error: stage `responses`: `sample.n` must be a whole number from 1 up, not 0
+           ╭─[p.yaml:5:78]
+         4 │   prompts: { ingest: { from: a.jsonl } }
+         5 │   responses: { sample: { prompts: promts, model: policy, temprature: 0.8, n: 0 } }
+           ·                                                                              ─
+           ╰────
+
+        error: 3 faults in p.yaml
+    "#]].assert_eq(&said.err);
     assert_eq!(said.out, "");
     let faults = project.sluice(["check", "p.yaml", "--json"]).ended(2).out;
     let places: String = faults
@@ -164,7 +205,11 @@ stages:
         .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("one object a line"))
         .map(|fault| format!("{}:{} {}\n", fault["line"], fault["column"], fault["code"]))
         .collect();
-    expect![[""]].assert_eq(&places);
+    expect![[r#"
+        5:35 "unknown-name"
+        5:58 "unknown-key"
+        5:78 "out-of-range"
+    "#]].assert_eq(&places);
 }
 
 #[test]
@@ -174,13 +219,69 @@ fn exit_codes_say_what_went_wrong() {
         let said = project.sluice(arguments).ended(code);
         expected.assert_eq(&said.err.replace(&fixture("").display().to_string(), "FIXTURES/"));
     };
-    check(&["plan", "missing.yaml"], 2, expect![[""]]);
-    check(&["why", "pears"], 2, expect![[""]]);
-    check(&["run", "pipelines/p.yaml", "--set", "stages.pairs.pair.ties=frist"], 2, expect![[""]]);
-    check(&["run", "pipelines/p.yaml", "--set", "stages.prompts.ingest.from=none.jsonl"], 1, expect![[""]]);
-    check(&["run", "pipelines/p.yaml", "--set", "stages.prompts.ingest.map.prompt=question"], 3, expect![[""]]);
-    check(&["run", "pipelines/p.yaml", "--set", "models.policy=nowhere"], 1, expect![[""]]);
-    check(&["run", "pipelines/p.yaml", "--set", "models.policy=hf://nobody/nothing"], 6, expect![[""]]);
+    check(&["plan", "missing.yaml"], 2, expect![[r#"
+        error: there is no file missing.yaml
+          help: there is pipelines/p.yaml
+    "#]]);
+    check(&["why", "pears"], 2, expect![[r#"
+        error: pipelines/p.yaml has no stage `pears`
+          help: it has prompts, responses, scores, pairs, tuned, report
+    "#]]);
+    check(&["run", "pipelines/p.yaml", "--set", "stages.pairs.pair.ties=frist"], 2, expect![[r#"
+          error: stage `pairs`: `pair.ties` must be `drop` or `first`, not `frist`
+           ╭─[--set:1:24]
+         1 │ stages.pairs.pair.ties=frist
+           ·                        ─────
+           ╰────
+          help: did you mean `first`?
+
+        error: 1 fault in pipelines/p.yaml
+    "#]]);
+    check(&["run", "pipelines/p.yaml", "--set", "stages.prompts.ingest.from=none.jsonl"], 1, expect![[r#"
+        prompts    failed: no file matches `none.jsonl` in .; beside it there is `pipelines`, `prompts.jsonl`
+        responses  not run: needs `prompts`
+        scores     not run: needs `prompts`
+        pairs      not run: needs `prompts`
+        tuned      not run: needs `prompts`
+        report     not run: needs `prompts`
+        error: stage `prompts` failed
+          because: no file matches `none.jsonl` in .; beside it there is `pipelines`, `prompts.jsonl`
+          help: mend it and run again; finished stages are kept
+    "#]]);
+    check(&["run", "pipelines/p.yaml", "--set", "stages.prompts.ingest.map.prompt=question"], 3, expect![[r#"
+        prompts    starts: never ran
+        prompts    failed: prompts.jsonl has no column `question` to read `map.prompt` from; it has `prompt`, `answer`
+        responses  not run: needs `prompts`
+        scores     not run: needs `prompts`
+        pairs      not run: needs `prompts`
+        tuned      not run: needs `prompts`
+        report     not run: needs `prompts`
+        error: stage `prompts` failed
+          because: prompts.jsonl has no column `question` to read `map.prompt` from; it has `prompt`, `answer`
+          help: mend it and run again; finished stages are kept
+    "#]]);
+    check(&["run", "pipelines/p.yaml", "--set", "models.policy=nowhere"], 1, expect![[r#"
+        prompts    starts: never ran
+        prompts    done: 6 rows in 53 ms
+        responses  failed: there is no folder ./nowhere, which should hold the model
+        scores     not run: needs `responses`
+        pairs      not run: needs `responses`
+        tuned      not run: needs `responses`
+        report     not run: needs `responses`
+        error: stage `responses` failed
+          because: there is no folder ./nowhere, which should hold the model
+          help: mend it and run again; finished stages are kept
+    "#]]);
+    check(&["run", "pipelines/p.yaml", "--set", "models.policy=hf://nobody/nothing"], 6, expect![[r#"
+        responses  failed: `hf://nobody/nothing`: looked in /root/.cache/huggingface/hub/models--nobody--nothing/snapshots/main; fetch it with `huggingface-cli download nobody/nothing --revision main`
+        scores     not run: needs `responses`
+        pairs      not run: needs `responses`
+        tuned      not run: needs `responses`
+        report     not run: needs `responses`
+        error: stage `responses` failed
+          because: `hf://nobody/nothing`: looked in /root/.cache/huggingface/hub/models--nobody--nothing/snapshots/main; fetch it with `huggingface-cli download nobody/nothing --revision main`
+          help: mend it and run again; finished stages are kept
+    "#]]);
 }
 
 #[test]

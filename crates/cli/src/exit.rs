@@ -134,15 +134,15 @@ mod tests {
     #[test]
     fn every_exit_is_listed_once() {
         expect![[r#"
-              0  done, or nothing to do
-              1  a stage failed
-              2  the command line or the pipeline file is wrong
-              3  data broke a contract (missing column, no rows, off-policy pairs)
-              4  damage found in the store
-              5  another process holds the lock
-              6  a model of a hub is not here and could not be fetched
-             10  `plan --exit-code`: there is work to do
-            130  interrupted; finished stages and rows are kept
+                0  done, or nothing to do
+                1  a stage failed
+                2  the command line or the pipeline file is wrong
+                3  data broke a contract (missing column, no rows, off-policy pairs)
+                4  damage found in the store
+                5  another process holds the lock
+                6  a model of a hub is not here and could not be fetched
+               10  `plan --exit-code`: there is work to do
+              130  interrupted; finished stages and rows are kept
         "#]]
         .assert_eq(&table());
     }

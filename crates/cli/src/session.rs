@@ -34,7 +34,6 @@ pub struct Project {
     /// The file, when the command line names it.
     pub named: Option<PathBuf>,
     pub wire: Wire,
-    shim: sluice_engine::plan_shim::Plan,
 }
 
 /// The last result of a stage.
@@ -64,13 +63,13 @@ impl Session {
         let plan = sluice_plan::plan(pipeline).map_err(|faults| Failure::new(Exit::Usage, faults))?;
         let device = device(self.global.device);
         let wire = Wire::new(&self.world.project, &self.store, device, &self.world.hub);
-        Ok((Project { shim: sluice_engine::plan_shim::Plan::new(plan.pipeline().clone()), plan, name, named, wire }, rest))
+        Ok((Project { plan, name, named, wire }, rest))
     }
 
     /// The engine over a project.
     pub fn engine<'a>(&'a self, project: &'a Project) -> Engine<'a> {
         Engine {
-            plan: &project.shim,
+            plan: &project.plan,
             store: &self.store,
             runner: &project.wire,
             numerics: &project.wire.numerics,
@@ -98,7 +97,8 @@ impl Session {
         Ok(runs.filter_map(|run| self.store.run(run).ok()?).find(|manifest| manifest.pipeline == pipeline))
     }
 
-    fn last_result(&self, pipeline: &str, stage: &StageName) -> Result<Option<(RunId, Record)>, StoreError> {
+    /// The last result a stage had in any run of the pipeline.
+    pub fn last_result(&self, pipeline: &str, stage: &StageName) -> Result<Option<(RunId, Record)>, StoreError> {
         for run in self.store.runs()?.into_iter().rev().take(DEPTH) {
             // A manifest that does not read is lost history, no fault of this question.
             let Ok(Some(manifest)) = self.store.run(run) else { continue };

@@ -3,7 +3,7 @@
 
 use sluice_spec::Pipeline;
 use sluice_sql::{NamedTable, TableData};
-use sluice_store::{Artifact, Output, Store, StoreError};
+use sluice_store::{Artifact, Output, Record, Store, StoreError};
 
 use crate::session::Found;
 
@@ -23,6 +23,11 @@ pub fn named<'a>(pipeline: &Pipeline, found: &'a Found) -> Vec<NamedOutput<'a>> 
         false => format!("{}.{}", found.stage, output.name),
     };
     found.record.outputs.iter().map(|output| NamedOutput { name: name(output), output }).collect()
+}
+
+/// Rows of a stage's own table; none where the stage's own output is a checkpoint.
+pub fn n_rows(record: &Record) -> Option<u64> {
+    record.outputs.first().and_then(Output::n_rows)
 }
 
 /// All tables of some results.

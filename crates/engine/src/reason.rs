@@ -102,6 +102,8 @@ pub(crate) fn write_changes(f: &mut fmt::Formatter<'_>, changes: &[LeafChange]) 
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use expect_test::{Expect, expect};
 
     use super::*;
@@ -119,8 +121,8 @@ mod tests {
         let text = |text: &str| LeafValue::Text(text.to_owned());
         let drop = leaf("pair.ties", text("drop"), None);
         let first = leaf("pair.ties", text("first"), Some("p.yaml:31:18"));
-        check(&[drop.clone()], &[first.clone()], expect!["pair.ties drop -> first (p.yaml:31:18)"]);
-        check(&[first], &[drop], expect!["pair.ties first -> drop (was p.yaml:31:18)"]);
+        check(from_ref(&drop), from_ref(&first), expect!["pair.ties drop -> first (p.yaml:31:18)"]);
+        check(from_ref(&first), from_ref(&drop), expect!["pair.ties first -> drop (was p.yaml:31:18)"]);
         let int = |value| leaf("sample.n", LeafValue::Int(value), None);
         let float = leaf("sample.n", LeafValue::Float(3.0), None);
         check(&[int(3)], &[float], expect!["sample.n 3 -> 3.0"]);

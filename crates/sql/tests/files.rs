@@ -19,9 +19,7 @@ fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn said(error: &dyn Error, folder: &Path) -> String {
-    let text = error
-        .to_string()
-        .replace(&folder.display().to_string(), "PROJECT");
+    let text = error.to_string().replace(&folder.display().to_string(), "PROJECT");
     match error.source() {
         Some(source) => format!("{text}\n  because: {}", said(source, folder)),
         None => text,
@@ -38,19 +36,11 @@ fn check_matching(patterns: &[&str], expected: Expect) {
         ("data/.hidden.jsonl", ""),
         ("top.parquet", ""),
     ]);
-    let patterns: Vec<String> = patterns
-        .iter()
-        .map(|pattern| (*pattern).to_owned())
-        .collect();
+    let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
     let answer = match matching(folder.path(), &patterns) {
         Ok(files) => files
             .iter()
-            .map(|file| {
-                format!(
-                    "{}\n",
-                    file.strip_prefix(folder.path()).unwrap_or(file).display()
-                )
-            })
+            .map(|file| format!("{}\n", file.strip_prefix(folder.path()).unwrap_or(file).display()))
             .collect(),
         Err(error) => said(&error, folder.path()),
     };
@@ -95,27 +85,16 @@ fn a_pattern_without_a_file_says_what_is_there() {
     );
     check_matching(
         &["dta/*.jsonl"],
-        expect![
-            "no file matches `dta/*.jsonl` in PROJECT; beside it there is `data`, `top.parquet`"
-        ],
+        expect!["no file matches `dta/*.jsonl` in PROJECT; beside it there is `data`, `top.parquet`"],
     );
     check_matching(
         &["data/deep"],
-        expect![
-            "PROJECT/data/deep is a folder; name the files in it, for example `data/deep/*.parquet`"
-        ],
+        expect!["PROJECT/data/deep is a folder; name the files in it, for example `data/deep/*.parquet`"],
     );
 }
 
 /// Reads columns of a file and whether the condition holds, as CSV.
-fn check_scan(
-    name: &str,
-    text: &str,
-    as_text: &[&str],
-    columns: &[&str],
-    condition: Option<&str>,
-    expected: Expect,
-) {
+fn check_scan(name: &str, text: &str, as_text: &[&str], columns: &[&str], condition: Option<&str>, expected: Expect) {
     let folder = project(&[(name, text)]);
     let path = folder.path().join(name);
     let scan = || -> Result<Vec<RecordBatch>, SqlError> {
@@ -180,14 +159,7 @@ fn a_condition_that_is_null_does_not_hold() {
 
 #[test]
 fn a_condition_says_where_it_is_wrong() {
-    check_scan(
-        "x.jsonl",
-        JSONL,
-        &[],
-        &["q"],
-        Some("n + 1"),
-        expect!["the condition is Int64, expected Boolean"],
-    );
+    check_scan("x.jsonl", JSONL, &[], &["q"], Some("n + 1"), expect!["the condition is Int64, expected Boolean"]);
     check_scan(
         "x.jsonl",
         JSONL,
@@ -196,14 +168,7 @@ fn a_condition_says_where_it_is_wrong() {
         Some("q = 'one' and m = 2"),
         expect!["at 1:15: there is no column `m`; there is `q`, `n`"],
     );
-    check_scan(
-        "x.jsonl",
-        JSONL,
-        &[],
-        &["q"],
-        Some("q ="),
-        expect!["at 1:4: expected: an expression, found: EOF"],
-    );
+    check_scan("x.jsonl", JSONL, &[], &["q"], Some("q ="), expect!["at 1:4: expected: an expression, found: EOF"]);
     check_scan(
         "x.jsonl",
         JSONL,
@@ -252,8 +217,6 @@ fn files_that_are_not_what_they_seem_are_named() {
         &[],
         &["a"],
         None,
-        expect![
-            "the extension of PROJECT/x.txt is none of parquet, jsonl, ndjson and csv; say the format"
-        ],
+        expect!["the extension of PROJECT/x.txt is none of parquet, jsonl, ndjson and csv; say the format"],
     );
 }

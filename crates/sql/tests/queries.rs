@@ -18,48 +18,26 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 fn scores() -> RecordBatch {
     batch(vec![
-        (
-            "prompt_id",
-            Arc::new(StringArray::from(vec!["a", "a", "b", "b", "c"])),
-        ),
-        (
-            "sample_index",
-            Arc::new(UInt32Array::from(vec![0, 1, 0, 1, 0])),
-        ),
-        (
-            "score",
-            Arc::new(Float32Array::from(vec![0.5, 0.25, -1.0, 2.0, 0.0])),
-        ),
+        ("prompt_id", Arc::new(StringArray::from(vec!["a", "a", "b", "b", "c"]))),
+        ("sample_index", Arc::new(UInt32Array::from(vec![0, 1, 0, 1, 0]))),
+        ("score", Arc::new(Float32Array::from(vec![0.5, 0.25, -1.0, 2.0, 0.0]))),
     ])
 }
 
 fn dropped() -> RecordBatch {
     batch(vec![
         ("prompt_id", Arc::new(StringArray::from(vec!["c"]))),
-        (
-            "rule",
-            Arc::new(StringArray::from(vec!["single_candidate"])),
-        ),
+        ("rule", Arc::new(StringArray::from(vec!["single_candidate"]))),
     ])
 }
 
 fn in_memory(name: &str, batch: RecordBatch) -> NamedTable {
-    let data = TableData::Batches {
-        schema: batch.schema(),
-        batches: vec![batch],
-    };
-    NamedTable {
-        name: name.to_owned(),
-        data,
-    }
+    let data = TableData::Batches { schema: batch.schema(), batches: vec![batch] };
+    NamedTable { name: name.to_owned(), data }
 }
 
 fn session() -> Session {
-    Session::new(vec![
-        in_memory("scores", scores()),
-        in_memory("pairs.dropped", dropped()),
-    ])
-    .expect("a session")
+    Session::new(vec![in_memory("scores", scores()), in_memory("pairs.dropped", dropped())]).expect("a session")
 }
 
 fn said(error: &dyn Error) -> String {
@@ -71,9 +49,7 @@ fn said(error: &dyn Error) -> String {
 
 /// Answers a query as CSV, or says why not.
 fn check(query: &str, expected: Expect) {
-    let answer = session()
-        .query(query)
-        .and_then(|batches| render(&batches, Format::Csv));
+    let answer = session().query(query).and_then(|batches| render(&batches, Format::Csv));
     expected.assert_eq(&answer.unwrap_or_else(|error: SqlError| said(&error)));
 }
 
@@ -142,10 +118,7 @@ fn tables_made_within_the_query_are_no_tables_of_the_session() {
 
 #[test]
 fn a_table_that_does_not_exist_names_those_that_do() {
-    check(
-        "select *\nfrom scroes",
-        expect!["at 2:6: there is no table `scroes`; there is `pairs.dropped`, `scores`"],
-    );
+    check("select *\nfrom scroes", expect!["at 2:6: there is no table `scroes`; there is `pairs.dropped`, `scores`"]);
     check(
         "select * from pairs.droped",
         expect!["at 1:21: there is no table `pairs.droped`; there is `pairs.dropped`, `scores`"],
@@ -160,49 +133,44 @@ fn a_column_that_does_not_exist_names_those_that_do() {
     );
     check(
         "select prompt_id from scores where margin > 1",
-        expect![
-            "at 1:36: there is no column `margin`; there is `prompt_id`, `sample_index`, `score`"
-        ],
+        expect!["at 1:36: there is no column `margin`; there is `prompt_id`, `sample_index`, `score`"],
     );
 }
 
 #[test]
 fn faults_of_the_text_have_their_place() {
-    check(
-        "select from scores where",
-        expect!["at 1:25: expected: an expression, found: EOF"],
-    );
-    check(
-        "selec prompt_id from scores",
-        expect!["at 1:1: expected: an SQL statement, found: selec"],
-    );
-    check(
-        "select 'open from scores",
-        expect!["at 1:8: unterminated string literal"],
-    );
+    check("select from scores where", expect!["at 1:25: expected: an expression, found: EOF"]);
+    check("selec prompt_id from scores", expect!["at 1:1: expected: an SQL statement, found: selec"]);
+    check("select 'open from scores", expect!["at 1:8: unterminated string literal"]);
     check("", expect!["the query is empty"]);
-    check(
-        "select 1; select 2",
-        expect!["there are 2 statements; ask one at a time"],
-    );
-    check(
-        "select best_of(score) from scores",
-        expect!["at 1:8: invalid function 'best_of'"],
-    );
+    check("select 1; select 2", expect!["there are 2 statements; ask one at a time"]);
+    check("select best_of(score) from scores", expect!["at 1:8: invalid function 'best_of'"]);
 }
 
 #[test]
 fn only_queries_are_answered() {
     check("drop table scores", expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"]);
-    check("create table x as select * from scores", expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"]);
-    check("describe scores", expect![[r#"
+    check(
+        "create table x as select * from scores",
+        expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"],
+    );
+    check(
+        "describe scores",
+        expect![[r#"
         column_name,data_type,is_nullable
         prompt_id,Utf8,NO
         sample_index,UInt32,NO
         score,Float32,NO
-    "#]]);
-    check("insert into scores select * from scores", expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"]);
-    check("set datafusion.execution.batch_size = 1", expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"]);
+    "#]],
+    );
+    check(
+        "insert into scores select * from scores",
+        expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"],
+    );
+    check(
+        "set datafusion.execution.batch_size = 1",
+        expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"],
+    );
 }
 
 #[test]
@@ -218,23 +186,16 @@ fn a_fault_while_running_keeps_its_cause() {
 /// Whether an answer to the query may be kept.
 fn check_repeatable(query: &str, expected: Expect) {
     let session = session();
-    let answer = session
-        .stream_repeatable(query)
-        .map(|batches| batches.schema().fields().len());
+    let answer = session.stream_repeatable(query).map(|batches| batches.schema().fields().len());
     expected.assert_eq(&answer.map_or_else(|error| said(&error), |n| format!("{n} columns")));
 }
 
 #[test]
 fn functions_of_chance_and_of_the_clock_are_refused_where_the_answer_is_kept() {
-    check_repeatable(
-        "select prompt_id, lower(prompt_id) from scores",
-        expect!["2 columns"],
-    );
+    check_repeatable("select prompt_id, lower(prompt_id) from scores", expect!["2 columns"]);
     check_repeatable(
         "select prompt_id from scores\norder by random()",
-        expect![
-            "at 2:10: `random()` gives another value at each run, so its result cannot be kept"
-        ],
+        expect!["at 2:10: `random()` gives another value at each run, so its result cannot be kept"],
     );
     check_repeatable(
         "select * from (select now() as at from scores)",
@@ -242,20 +203,14 @@ fn functions_of_chance_and_of_the_clock_are_refused_where_the_answer_is_kept() {
     );
     check_repeatable(
         "select prompt_id from scores where score > (select max(random()) from scores)",
-        expect![
-            "at 1:56: `random()` gives another value at each run, so its result cannot be kept"
-        ],
+        expect!["at 1:56: `random()` gives another value at each run, so its result cannot be kept"],
     );
 }
 
 fn parquet(folder: &tempfile::TempDir, name: &str, batch: &RecordBatch) -> PathBuf {
     let path = folder.path().join(name);
-    let mut writer = ArrowWriter::try_new(
-        File::create(&path).expect("a new file"),
-        batch.schema(),
-        None,
-    )
-    .expect("a writer");
+    let mut writer =
+        ArrowWriter::try_new(File::create(&path).expect("a new file"), batch.schema(), None).expect("a writer");
     writer.write(batch).expect("rows");
     writer.close().expect("a footer");
     path
@@ -265,14 +220,10 @@ fn parquet(folder: &tempfile::TempDir, name: &str, batch: &RecordBatch) -> PathB
 fn parquet_files_need_no_extension_and_may_have_odd_names() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = parquet(&folder, "a [1] *%2F é", &scores());
-    let table = NamedTable {
-        name: "scores".to_owned(),
-        data: TableData::Parquet(vec![path]),
-    };
+    let table = NamedTable { name: "scores".to_owned(), data: TableData::Parquet(vec![path]) };
     let session = Session::new(vec![table]).expect("a session");
-    let batches = session
-        .query("select prompt_id, cast(score as varchar) as s from scores where score > 0.3")
-        .expect("rows");
+    let batches =
+        session.query("select prompt_id, cast(score as varchar) as s from scores where score > 0.3").expect("rows");
     assert_eq!(batches[0].schema().field(0).data_type(), &DataType::Utf8);
     expect![[r#"
         {"prompt_id":"a","s":"0.5"}
@@ -286,21 +237,11 @@ fn a_file_that_is_not_parquet_is_named_only_when_it_is_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("broken");
     std::fs::write(&path, "not a table").expect("a new file");
-    let broken = NamedTable {
-        name: "broken".to_owned(),
-        data: TableData::Parquet(vec![path.clone()]),
-    };
+    let broken = NamedTable { name: "broken".to_owned(), data: TableData::Parquet(vec![path.clone()]) };
     let session = Session::new(vec![broken, in_memory("scores", scores())]).expect("a session");
-    assert_eq!(
-        session.query("select * from scores").expect("rows")[0].num_rows(),
-        5
-    );
+    assert_eq!(session.query("select * from scores").expect("rows")[0].num_rows(), 5);
     let error = session.query("select * from broken").expect_err("no table");
-    expect![["read FILE as Parquet"]].assert_eq(
-        &error
-            .to_string()
-            .replace(&path.display().to_string(), "FILE"),
-    );
+    expect![["read FILE as Parquet"]].assert_eq(&error.to_string().replace(&path.display().to_string(), "FILE"));
 }
 
 #[test]
@@ -334,9 +275,7 @@ fn every_format_renders_nulls_lists_and_long_text() {
         {"prompt_id":"b","list":[-1.0,null],"long":"line\nline\n","longer":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx","maybe":"b"}
 
     "#]].assert_eq(&rendered);
-    let none = session()
-        .query("select 1 as one where false")
-        .expect("no rows");
+    let none = session().query("select 1 as one where false").expect("no rows");
     assert_eq!(render(&none, Format::Json).expect("text"), "[]\n");
     assert_eq!(render(&none, Format::Csv).expect("text"), "one\n");
 }
@@ -348,23 +287,14 @@ fn a_session_over_many_files_opens_only_those_a_query_reads() {
     let path = parquet(&folder, "scores.parquet", &scores());
     let tables = (0..2000).map(|i| NamedTable {
         name: format!("t{i}"),
-        data: TableData::Parquet(vec![if i == 7 {
-            path.clone()
-        } else {
-            folder.path().join("absent")
-        }]),
+        data: TableData::Parquet(vec![if i == 7 { path.clone() } else { folder.path().join("absent") }]),
     });
     let start = Instant::now();
     let session = Session::new(tables.collect()).expect("a session");
     let opened = start.elapsed();
     session.query("select count(*) from t7").expect("rows");
-    println!(
-        "opened in {opened:?}, first answer after {:?}",
-        start.elapsed()
-    );
+    println!("opened in {opened:?}, first answer after {:?}", start.elapsed());
     let again = Instant::now();
-    session
-        .query("select prompt_id, max(score) from t7 group by 1 order by 1")
-        .expect("rows");
+    session.query("select prompt_id, max(score) from t7 group by 1 order by 1").expect("rows");
     println!("second answer took {:?}", again.elapsed());
 }

@@ -24,10 +24,7 @@ pub enum StageError {
     #[error("the input `{role}` was not handed to the stage")]
     MissingInput { role: String },
     #[error("the input `{role}` is not {expected}")]
-    WrongInput {
-        role: String,
-        expected: &'static str,
-    },
+    WrongInput { role: String, expected: &'static str },
     #[error("read the input `{role}`")]
     ReadInput { role: String, source: StoreError },
     #[error("read the input `{role}`")]

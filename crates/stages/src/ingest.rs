@@ -30,30 +30,13 @@ pub enum IngestError {
         present.join(", "),
         suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
     )]
-    MissingColumn {
-        file: String,
-        column: String,
-        role: &'static str,
-        present: Vec<String>,
-        suggestion: Option<String>,
-    },
+    MissingColumn { file: String, column: String, role: &'static str, present: Vec<String>, suggestion: Option<String> },
     #[error("column `{column}` of {file} is {found}, but `{role}` is read from {expected}")]
-    ColumnType {
-        file: String,
-        column: String,
-        role: &'static str,
-        found: DataType,
-        expected: &'static str,
-    },
+    ColumnType { file: String, column: String, role: &'static str, found: DataType, expected: &'static str },
     #[error("apply the condition `{text}` to {file}")]
     Condition { text: String, file: String, source: SqlError },
     #[error("row {row} of {file} has the split `{found}`, expected {}", expected.join(" or "))]
-    UnknownSplit {
-        file: String,
-        row: u64,
-        found: String,
-        expected: Vec<String>,
-    },
+    UnknownSplit { file: String, row: u64, found: String, expected: Vec<String> },
     #[error("no prompts left of {n_read} rows: {}", counts.join(", "))]
     NothingLeft { n_read: u64, counts: Vec<String> },
 }
@@ -63,11 +46,7 @@ pub fn run(params: &Ingest, context: &StageContext<'_>) -> Result<Produced, Stag
         context.report(Progress::rows(n_read, None));
         context.stop_if_cancelled()
     })?;
-    let output = context.write_table(
-        Prompts::NAME,
-        Prompts::schema(),
-        batches.into_iter().map(Ok),
-    )?;
+    let output = context.write_table(Prompts::NAME, Prompts::schema(), batches.into_iter().map(Ok))?;
     Ok(Produced::new(vec![output]).with_metrics(counts.metrics()))
 }
 
@@ -100,16 +79,7 @@ pub fn ingest(
     project: &Path,
     after_batch: &dyn Fn(u64) -> Result<(), StageError>,
 ) -> Result<Ingested, StageError> {
-    let Ingest {
-        from,
-        heldout_from,
-        format,
-        map,
-        filter,
-        dedup,
-        limit,
-        split,
-    } = params;
+    let Ingest { from, heldout_from, format, map, filter, dedup, limit, split } = params;
     let reading = Reading {
         session: Session::new(Vec::new())?,
         project,
@@ -127,27 +97,18 @@ pub fn ingest(
     let limit = limit.value.map(|count| u64::from(count.get()));
     let mut train = Gathered::new(dedup.value, limit, std::mem::take(&mut heldout.seen));
     train.counts.n_read = heldout.counts.n_read;
-    train.read(&reading, &from.value, &|id, written| {
-        written.unwrap_or_else(|| split_by_digest(id, split))
-    })?;
+    train.read(&reading, &from.value, &|id, written| written.unwrap_or_else(|| split_by_digest(id, split)))?;
 
     let counts = train.counts.and(heldout.counts);
     if counts.n_train + counts.n_heldout == 0 {
         return Err(counts.nothing_left().into());
     }
-    Ok(Ingested {
-        batches: train.finish().into_iter().chain(heldout.finish()).collect(),
-        counts,
-    })
+    Ok(Ingested { batches: train.finish().into_iter().chain(heldout.finish()).collect(), counts })
 }
 
 /// Which split a prompt falls into: its digest, salted with the seed, as a number from 0 to 1, is below the share.
 fn split_by_digest(id: PromptId, split: &SplitParams) -> Split {
-    let SplitParams {
-        column: _,
-        heldout,
-        seed,
-    } = split;
+    let SplitParams { column: _, heldout, seed } = split;
     let mut hasher = blake3::Hasher::new_derive_key("sluice split v1");
     hasher.update(&seed.value.get().to_le_bytes());
     hasher.update(id.as_bytes());
@@ -155,11 +116,7 @@ fn split_by_digest(id: PromptId, split: &SplitParams) -> Split {
     hasher.finalize_xof().fill(&mut head);
     // The upper 53 bits are exactly a double.
     let position = (u64::from_le_bytes(head) >> 11) as f64 / (1_u64 << 53) as f64;
-    if position < heldout.value.get() {
-        Split::Heldout
-    } else {
-        Split::Train
-    }
+    if position < heldout.value.get() { Split::Heldout } else { Split::Train }
 }
 
 /// How files are read, the same for all of them.
@@ -197,10 +154,7 @@ impl Reading<'_> {
 
     /// The path as the user would write it.
     fn shown(&self, path: &Path) -> String {
-        path.strip_prefix(self.project)
-            .unwrap_or(path)
-            .display()
-            .to_string()
+        path.strip_prefix(self.project).unwrap_or(path).display().to_string()
     }
 }
 
@@ -232,12 +186,7 @@ impl Gathered {
         }
     }
 
-    fn read(
-        &mut self,
-        reading: &Reading<'_>,
-        patterns: &[String],
-        rule: &SplitRule<'_>,
-    ) -> Result<(), StageError> {
+    fn read(&mut self, reading: &Reading<'_>, patterns: &[String], rule: &SplitRule<'_>) -> Result<(), StageError> {
         for path in matching(reading.project, patterns)? {
             if self.is_full() {
                 break;
@@ -247,17 +196,9 @@ impl Gathered {
         Ok(())
     }
 
-    fn read_file(
-        &mut self,
-        reading: &Reading<'_>,
-        path: &PathBuf,
-        rule: &SplitRule<'_>,
-    ) -> Result<(), StageError> {
+    fn read_file(&mut self, reading: &Reading<'_>, path: &PathBuf, rule: &SplitRule<'_>) -> Result<(), StageError> {
         let file = reading.open(path)?;
-        let source = path
-            .file_name()
-            .map(|name| name.to_string_lossy())
-            .unwrap_or_default();
+        let source = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         let mut source_row = 0;
         let condition = reading.condition(&file, path)?;
         for batch in file.scan(&reading.columns.names(), condition)? {
@@ -269,21 +210,15 @@ impl Gathered {
                 let written = values
                     .split(row)
                     .map(|word| {
-                        word.parse::<Split>()
-                            .map_err(|_| IngestError::UnknownSplit {
-                                file: reading.shown(path),
-                                row: source_row,
-                                found: word.to_owned(),
-                                expected: Split::ALL
-                                    .iter()
-                                    .map(|split| format!("`{split}`"))
-                                    .collect(),
-                            })
+                        word.parse::<Split>().map_err(|_| IngestError::UnknownSplit {
+                            file: reading.shown(path),
+                            row: source_row,
+                            found: word.to_owned(),
+                            expected: Split::ALL.iter().map(|split| format!("`{split}`")).collect(),
+                        })
                     })
                     .transpose();
-                self.judge(&values, row, &source, source_row, |id| {
-                    Ok(rule(id, written?))
-                })?;
+                self.judge(&values, row, &source, source_row, |id| Ok(rule(id, written?)))?;
                 source_row += 1;
             }
             (reading.after_batch)(self.counts.n_read)?;
@@ -304,10 +239,7 @@ impl Gathered {
             self.counts.n_filtered += 1;
             return Ok(());
         }
-        let Some(prompt) = values
-            .prompt(row)
-            .filter(|prompt| !prompt.trim().is_empty())
-        else {
+        let Some(prompt) = values.prompt(row).filter(|prompt| !prompt.trim().is_empty()) else {
             self.counts.n_empty += 1;
             return Ok(());
         };
@@ -343,8 +275,7 @@ impl Gathered {
     }
 
     fn is_full(&self) -> bool {
-        self.limit
-            .is_some_and(|limit| self.counts.n_train + self.counts.n_heldout >= limit)
+        self.limit.is_some_and(|limit| self.counts.n_train + self.counts.n_heldout >= limit)
     }
 
     fn finish(mut self) -> Vec<RecordBatch> {
@@ -369,16 +300,9 @@ impl Counts {
         }
     }
 
-    fn metrics(self) -> [(&'static str, f64); 7] {
-        let Counts {
-            n_read,
-            n_filtered,
-            n_empty,
-            n_duplicates,
-            n_contaminated,
-            n_train,
-            n_heldout,
-        } = self;
+    /// By the names the record has them under.
+    pub fn metrics(self) -> [(&'static str, f64); 7] {
+        let Counts { n_read, n_filtered, n_empty, n_duplicates, n_contaminated, n_train, n_heldout } = self;
         [
             ("rows_read", n_read as f64),
             ("dropped_where", n_filtered as f64),
@@ -391,14 +315,8 @@ impl Counts {
     }
 
     fn nothing_left(self) -> IngestError {
-        let dropped = self
-            .metrics()
-            .into_iter()
-            .filter(|(name, n)| name.starts_with("dropped") && *n > 0.0);
+        let dropped = self.metrics().into_iter().filter(|(name, n)| name.starts_with("dropped") && *n > 0.0);
         let counts = dropped.map(|(name, n)| format!("{n} {name}")).collect();
-        IngestError::NothingLeft {
-            n_read: self.n_read,
-            counts,
-        }
+        IngestError::NothingLeft { n_read: self.n_read, counts }
     }
 }

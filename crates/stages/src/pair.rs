@@ -10,8 +10,7 @@ use std::collections::hash_map::Entry;
 use arrow::array::RecordBatch;
 use sluice_spec::stage::pair::{Choose, Identical, Pair, Ties};
 use sluice_table::{
-    DropRule, Dropped, DroppedBuilder, DroppedRow, PairRow, Pairs, PairsBuilder, Scores, Split,
-    Vocabulary,
+    DropRule, Dropped, DroppedBuilder, DroppedRow, PairRow, Pairs, PairsBuilder, Scores, Split, Vocabulary,
 };
 
 use crate::{Produced, Progress, StageContext, StageError};
@@ -30,19 +29,11 @@ pub enum PairError {
         rows.join(", "),
         if rows.len() < *n_rows { ", ..." } else { "" }
     )]
-    NotFinite {
-        n_rows: usize,
-        n_total: usize,
-        rows: Vec<String>,
-    },
+    NotFinite { n_rows: usize, n_total: usize, rows: Vec<String> },
     #[error("there are no scores to pair")]
     NoScores,
     #[error("all {n_prompts} prompts dropped: {}; {hint}", counts.join(", "))]
-    AllDropped {
-        n_prompts: usize,
-        counts: Vec<String>,
-        hint: &'static str,
-    },
+    AllDropped { n_prompts: usize, counts: Vec<String>, hint: &'static str },
 }
 
 /// What `pair` makes of some scores.
@@ -75,34 +66,15 @@ pub fn run(params: &Pair, context: &StageContext<'_>) -> Result<Produced, StageE
         .iter()
         .map(Scores::view)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| StageError::InputTable {
-            role: "scores".to_owned(),
-            source,
-        })?;
+        .map_err(|source| StageError::InputTable { role: "scores".to_owned(), source })?;
     context.stop_if_cancelled()?;
-    let Selection {
-        pairs,
-        dropped,
-        counts,
-    } = select(params, &scores)?;
-    context.report(Progress::rows(
-        counts.n_responses as u64,
-        Some(counts.n_responses as u64),
-    ));
+    let Selection { pairs, dropped, counts } = select(params, &scores)?;
+    context.report(Progress::rows(counts.n_responses as u64, Some(counts.n_responses as u64)));
     let outputs = vec![
         context.write_table(Pairs::NAME, Pairs::schema(), pairs.into_iter().map(Ok))?,
-        context.write_table(
-            Dropped::NAME,
-            Dropped::schema(),
-            dropped.into_iter().map(Ok),
-        )?,
+        context.write_table(Dropped::NAME, Dropped::schema(), dropped.into_iter().map(Ok))?,
     ];
-    Ok(Produced::new(outputs).with_metrics(
-        counts
-            .metrics()
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value)),
-    ))
+    Ok(Produced::new(outputs).with_metrics(counts.metrics().iter().map(|(name, value)| (name.as_str(), *value))))
 }
 
 /// Pairs the rows of some score tables, taken together. Prompts come in the order of their first row.
@@ -110,25 +82,12 @@ pub fn run(params: &Pair, context: &StageContext<'_>) -> Result<Produced, StageE
 /// # Errors
 /// Scores that are NaN or infinite, no rows, or no pair at the end.
 pub fn select(params: &Pair, scores: &[Scores]) -> Result<Selection, PairError> {
-    let Pair {
-        scores: _,
-        choose,
-        ties,
-        identical,
-        min_margin,
-    } = params;
+    let Pair { scores: _, choose, ties, identical, min_margin } = params;
     let Choose::BestWorst = choose.value;
-    let rules = Rules {
-        ties: ties.value,
-        identical: identical.value,
-        min_margin: min_margin.value.get(),
-    };
+    let rules = Rules { ties: ties.value, identical: identical.value, min_margin: min_margin.value.get() };
 
     let candidates = gather(scores)?;
-    let mut pairs = Batched {
-        builder: PairsBuilder::new(),
-        batches: Vec::new(),
-    };
+    let mut pairs = Batched { builder: PairsBuilder::new(), batches: Vec::new() };
     let mut dropped = DroppedBuilder::new();
     let mut tally = Tally::default();
     for prompt in &candidates {
@@ -151,11 +110,7 @@ pub fn select(params: &Pair, scores: &[Scores]) -> Result<Selection, PairError> 
     if counts.n_pairs == 0 {
         return Err(counts.all_dropped());
     }
-    Ok(Selection {
-        pairs: pairs.finish(),
-        dropped: vec![dropped.finish()],
-        counts,
-    })
+    Ok(Selection { pairs: pairs.finish(), dropped: vec![dropped.finish()], counts })
 }
 
 /// A row of one of several tables.
@@ -217,41 +172,21 @@ fn gather(scores: &[Scores]) -> Result<Vec<Candidates>, PairError> {
             last = Some((id, prompt));
             match known {
                 Some(prompt) => prompts[prompt].add(here, (score, index), scores),
-                None => prompts.push(Candidates::first(
-                    here,
-                    (score, index),
-                    view.split(row) == Split::Heldout,
-                )),
+                None => prompts.push(Candidates::first(here, (score, index), view.split(row) == Split::Heldout)),
             }
         }
     }
     let n_total = scores.iter().map(Scores::len).sum();
     if not_finite.n_rows > 0 {
         let NotFinite { n_rows, rows } = not_finite;
-        return Err(PairError::NotFinite {
-            n_rows,
-            n_total,
-            rows,
-        });
+        return Err(PairError::NotFinite { n_rows, n_total, rows });
     }
-    if prompts.is_empty() {
-        Err(PairError::NoScores)
-    } else {
-        Ok(prompts)
-    }
+    if prompts.is_empty() { Err(PairError::NoScores) } else { Ok(prompts) }
 }
 
 impl Candidates {
     fn first(row: Row, rank: (f32, u32), heldout: bool) -> Self {
-        Self {
-            n_candidates: 1,
-            best: row,
-            worst: row,
-            best_rank: rank,
-            worst_rank: rank,
-            all_identical: true,
-            heldout,
-        }
+        Self { n_candidates: 1, best: row, worst: row, best_rank: rank, worst_rank: rank, all_identical: true, heldout }
     }
 
     /// Among equal scores the lowest sample index counts, for the best and for the worst: so the choice does not depend
@@ -316,10 +251,7 @@ impl NotFinite {
         if self.rows.len() < NAMED_ROWS {
             let id = view.prompt_id(row);
             let (index, score) = (view.sample_index(row), view.score(row));
-            self.rows.push(format!(
-                "prompt {} sample {index} has {score}",
-                id.get(..8).unwrap_or(id)
-            ));
+            self.rows.push(format!("prompt {} sample {index} has {score}", id.get(..8).unwrap_or(id)));
         }
     }
 }
@@ -343,11 +275,7 @@ impl Batched {
         let margin = prompt.margin();
         let (chosen_tokens, rejected_tokens) = (chosen.n_tokens(c), rejected.n_tokens(r));
         self.builder.push(PairRow {
-            pair_id: &pair_id(
-                chosen.prompt_id(c),
-                chosen.response(c),
-                rejected.response(r),
-            ),
+            pair_id: &pair_id(chosen.prompt_id(c), chosen.response(c), rejected.response(r)),
             prompt_id: chosen.prompt_id(c),
             prompt: chosen.prompt(c),
             reference: chosen.reference(c),
@@ -363,19 +291,12 @@ impl Batched {
             chosen_tokens,
             rejected_tokens,
             policy_digest: &joined(chosen.policy_digest(c), rejected.policy_digest(r)),
-            reward_model_digest: &joined(
-                chosen.reward_model_digest(c),
-                rejected.reward_model_digest(r),
-            ),
+            reward_model_digest: &joined(chosen.reward_model_digest(c), rejected.reward_model_digest(r)),
         });
         if self.builder.len() == BATCH_ROWS {
             self.batches.push(self.builder.finish());
         }
-        PairFacts {
-            margin,
-            chosen_tokens,
-            rejected_tokens,
-        }
+        PairFacts { margin, chosen_tokens, rejected_tokens }
     }
 
     fn finish(mut self) -> Vec<RecordBatch> {
@@ -389,11 +310,7 @@ impl Batched {
 /// The digest of one model, or both where the two responses come from different ones: then it equals neither, and
 /// whoever asks whether the pair is that model's own gets the right answer.
 fn joined<'d>(one: &'d str, other: &'d str) -> std::borrow::Cow<'d, str> {
-    if one == other {
-        one.into()
-    } else {
-        format!("{one}+{other}").into()
-    }
+    if one == other { one.into() } else { format!("{one}+{other}").into() }
 }
 
 /// BLAKE3 over prompt id and both texts, each with its length before it; the first 128 bits in hex.
@@ -430,20 +347,13 @@ impl Tally {
 
     fn counts(&self, scores: &[Scores], n_prompts: usize) -> Counts {
         let mean = |sum: f64| {
-            if self.n_pairs == 0 {
-                0.0
-            } else {
-                sum / self.n_pairs as f64
-            }
+            if self.n_pairs == 0 { 0.0 } else { sum / self.n_pairs as f64 }
         };
         Counts {
             n_responses: scores.iter().map(Scores::len).sum(),
             n_prompts,
             n_pairs: self.n_pairs,
-            dropped: DropRule::ALL
-                .iter()
-                .map(|rule| (*rule, self.dropped.get(rule).copied().unwrap_or(0)))
-                .collect(),
+            dropped: DropRule::ALL.iter().map(|rule| (*rule, self.dropped.get(rule).copied().unwrap_or(0))).collect(),
             mean_margin: mean(self.margin),
             mean_chosen_tokens: mean(self.chosen_tokens),
             mean_rejected_tokens: mean(self.rejected_tokens),
@@ -454,10 +364,7 @@ impl Tally {
 impl Counts {
     fn metrics(&self) -> Vec<(String, f64)> {
         let whole = |n: usize| n as f64;
-        let dropped = self
-            .dropped
-            .iter()
-            .map(|(rule, n)| (format!("dropped_{rule}"), whole(*n)));
+        let dropped = self.dropped.iter().map(|(rule, n)| (format!("dropped_{rule}"), whole(*n)));
         let others = [
             ("responses", whole(self.n_responses)),
             ("prompts", whole(self.n_prompts)),
@@ -467,20 +374,11 @@ impl Counts {
             ("mean_chosen_tokens", self.mean_chosen_tokens),
             ("mean_rejected_tokens", self.mean_rejected_tokens),
         ];
-        others
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .chain(dropped)
-            .collect()
+        others.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(dropped).collect()
     }
 
     fn all_dropped(&self) -> PairError {
-        let counts: Vec<(DropRule, usize)> = self
-            .dropped
-            .iter()
-            .copied()
-            .filter(|(_, n)| *n > 0)
-            .collect();
+        let counts: Vec<(DropRule, usize)> = self.dropped.iter().copied().filter(|(_, n)| *n > 0).collect();
         let hint = match counts.iter().max_by_key(|(_, n)| *n).map(|(rule, _)| rule) {
             Some(DropRule::Identical) => "sample at a higher temperature, or set `identical: keep`",
             Some(DropRule::Tie) => "look at the scores, or set `ties: first`",
@@ -489,14 +387,7 @@ impl Counts {
             Some(DropRule::Heldout) => "sample with `split: train`",
             Some(DropRule::NotFinite) | None => "look at the scores",
         };
-        let counts = counts
-            .into_iter()
-            .map(|(rule, n)| format!("{n} {rule}"))
-            .collect();
-        PairError::AllDropped {
-            n_prompts: self.n_prompts,
-            counts,
-            hint,
-        }
+        let counts = counts.into_iter().map(|(rule, n)| format!("{n} {rule}")).collect();
+        PairError::AllDropped { n_prompts: self.n_prompts, counts, hint }
     }
 }

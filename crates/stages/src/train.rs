@@ -39,6 +39,8 @@ pub enum TrainStageError {
     NoObjective { objective: String, found: Vec<String> },
     #[error("read objective `{objective}` as numbers")]
     Objective { objective: String, source: arrow::error::ArrowError },
+    #[error("`objectives` is empty; name at least one, the first being whether a response is right")]
+    NoObjectives,
     #[error("the starting model's objectives are {}; the stage names {}", found.join(", "), wanted.join(", "))]
     OtherObjectives { found: Vec<String>, wanted: Vec<String> },
     #[error("{architecture} in {} cannot become an ArmoRM reward model; a Llama body is needed", folder.display())]
@@ -49,7 +51,7 @@ pub enum TrainStageError {
     Encode { row: String, source: CheckpointError },
     #[error("the tokenizer names no end token (`eos_token`), which must close a trained response")]
     NoEos,
-    #[error("{row} has {n_tokens} tokens, more than the {max} that {what}; lower `max_length`, or leave the row out")]
+    #[error("{row} has {n_tokens} tokens, more than the {max} {what}; change `max_length`, or leave the example out")]
     TooLong { row: String, n_tokens: usize, max: usize, what: &'static str },
     #[error("cut examples to length")]
     Limits { source: BatchError },

@@ -191,6 +191,14 @@ fn a_policy_is_trained_on_its_own_pairs() {
     let mut bench = Bench::new();
     plant_own_pairs(&mut bench);
     run(&mut bench, "tuned", &[]);
+    check_steps(
+        &bench,
+        "tuned",
+        expect![[r#"
+        1 epoch 1.00 loss 0.114 accuracy 1.00
+        2 epoch 2.00 loss 0.000 accuracy 1.00
+    "#]],
+    );
     let digest = bench.output("tuned", "checkpoint").digest();
     let checkpoint = Checkpoint::open(&bench.checkpoint("tuned")).expect("a folder in Hugging Face layout");
     assert_eq!(checkpoint.digest().expect("readable weights").to_string(), digest);
@@ -275,7 +283,8 @@ fn a_model_card_names_its_lineage() {
         | prompt_keep | end |
         | response_header | prompt |
         | seed | 42 |
-    "#]].assert_eq(&shown);
+    "#]]
+    .assert_eq(&shown);
 }
 
 #[test]
@@ -285,7 +294,10 @@ fn models_grow_from_nothing_to_a_judge() {
     init_folder(&bench);
     run(&mut bench, "fresh", &[]);
     // Fresh weights know nothing: the loss begins near ln 512 = 6.24.
-    check_steps(&bench, "fresh", expect![[r#"
+    check_steps(
+        &bench,
+        "fresh",
+        expect![[r#"
         1 epoch 0.33 loss 6.255 accuracy -
         2 epoch 0.67 loss 5.894 accuracy -
         3 epoch 1.00 loss 5.621 accuracy -
@@ -295,16 +307,21 @@ fn models_grow_from_nothing_to_a_judge() {
         7 epoch 2.33 loss 4.747 accuracy -
         8 epoch 2.67 loss 4.724 accuracy -
         9 epoch 3.00 loss 4.548 accuracy -
-    "#]]);
+    "#]],
+    );
     run(&mut bench, "judge", &[]);
-    check_steps(&bench, "judge", expect![[r#"
+    check_steps(
+        &bench,
+        "judge",
+        expect![[r#"
         1 epoch 0.33 loss 3.635 accuracy 0.00
         2 epoch 0.67 loss 3.570 accuracy 1.00
         3 epoch 1.00 loss 3.715 accuracy 1.00
         4 epoch 1.33 loss 3.433 accuracy 1.00
         5 epoch 1.67 loss 3.423 accuracy 1.00
         6 epoch 2.00 loss 3.621 accuracy 1.00
-    "#]]);
+    "#]],
+    );
     let config = Checkpoint::open(&bench.checkpoint("judge")).expect("a folder in Hugging Face layout").config;
     assert_eq!(config.labels, ["label"]);
     plant_responses(&mut bench, &[("Say one word.".to_owned(), "Train.".to_owned())]);
@@ -347,7 +364,8 @@ fn a_model_is_as_good_as_itself() {
         sampled all 0.5 [Some(0.5) Some(0.5)] 6
         sampled names 0.5 [Some(0.5) Some(0.5)] 4
         sampled sums 0.5 [Some(0.5) Some(0.5)] 2
-    "#]].assert_eq(&lines.collect::<String>());
+    "#]]
+    .assert_eq(&lines.collect::<String>());
 }
 
 #[test]
@@ -371,17 +389,51 @@ fn prompts_that_cannot_be_answered() {
     let mut bench = Bench::new();
     let long = "word ".repeat(9000);
     bench.plant_prompts(Split::Train, &[("Short.", None, None), (&long, None, None)]);
-    check_fault(&mut bench, "responses", &[], expect![[r#"1 prompt leaves no room for an answer in the policy's context of 8192 tokens, the longest being 27009 tokens: c5c39a5d07e7e9e0fcb48a45ac3553cb (27009); leave them out where they are ingested, for example with `where: "length(prompt) < 2000"`"#]]);
-    check_fault(&mut bench, "responses", &["stages.responses.sample.split=heldout"], expect!["none of the 2 prompts is in the split `heldout`; raise `split.heldout` or name files in `heldout_from` where they are ingested"]);
-    check_fault(&mut bench, "responses", &["stages.responses.sample.stop=[nowhere]"], expect![[r#"1 prompt leaves no room for an answer in the policy's context of 8192 tokens, the longest being 27009 tokens: c5c39a5d07e7e9e0fcb48a45ac3553cb (27009); leave them out where they are ingested, for example with `where: "length(prompt) < 2000"`"#]]);
+    check_fault(
+        &mut bench,
+        "responses",
+        &[],
+        expect![[
+            r#"1 prompt leaves no room for an answer in the policy's context of 8192 tokens, the longest being 27009 tokens: c5c39a5d07e7e9e0fcb48a45ac3553cb (27009); leave them out where they are ingested, for example with `where: "length(prompt) < 2000"`"#
+        ]],
+    );
+    check_fault(
+        &mut bench,
+        "responses",
+        &["stages.responses.sample.split=heldout"],
+        expect![
+            "none of the 2 prompts is in the split `heldout`; raise `split.heldout` or name files in `heldout_from` where they are ingested"
+        ],
+    );
+    bench.plant_prompts(Split::Train, &PROMPTS);
+    check_fault(
+        &mut bench,
+        "responses",
+        &["stages.responses.sample.stop=[nowhere]"],
+        expect!["`stop` names `nowhere`, which is no single token of the policy's vocabulary"],
+    );
 }
 
 #[test]
 fn models_of_the_wrong_kind() {
     let mut bench = with_prompts(Split::Train);
-    check_fault(&mut bench, "responses", &["stages.responses.sample.model=reward"], expect!["`model` is a reward model (LlamaForRewardModelWithGating in llama3-armorm-tiny); this stage needs a causal language model"]);
+    check_fault(
+        &mut bench,
+        "responses",
+        &["stages.responses.sample.model=reward"],
+        expect![
+            "`model` is a reward model (LlamaForRewardModelWithGating in llama3-armorm-tiny); this stage needs a causal language model"
+        ],
+    );
     plant_responses(&mut bench, &[("Hi?".to_owned(), "Yes.".to_owned())]);
-    check_fault(&mut bench, "scores", &["stages.scores.score.model=policy"], expect!["`model` is a causal language model (Gemma2ForCausalLM in gemma2-tiny); this stage needs a reward model"]);
+    check_fault(
+        &mut bench,
+        "scores",
+        &["stages.scores.score.model=policy"],
+        expect![
+            "`model` is a causal language model (Gemma2ForCausalLM in gemma2-tiny); this stage needs a reward model"
+        ],
+    );
 }
 
 #[test]
@@ -391,31 +443,115 @@ fn a_tokenizer_that_does_not_fit() {
     let config = fs::read_to_string(folder.join("config.json")).expect("a configuration");
     fs::write(folder.join("config.json"), config.replace(r#""vocab_size": 512"#, r#""vocab_size": 500"#))
         .expect("written");
-    check_fault(&mut bench, "responses", &["models.policy=other"], expect![[r#"
-        load the model of `model`
-          other/tokenizer.json: has 512 ids, and the embedding has 500 rows; the two must be equal"#]]);
+    check_fault(
+        &mut bench,
+        "responses",
+        &["models.policy=other"],
+        expect![[r#"
+            load `model`
+              other/tokenizer.json: has 512 ids, and the embedding has 500 rows; the two must be equal"#]],
+    );
 }
 
 #[test]
 fn a_judge_that_gives_nan() {
     let mut bench = Bench::new();
     plant_responses(&mut bench, &[("Hi?".to_owned(), "Yes.".to_owned()), ("Hi?".to_owned(), "No.".to_owned())]);
-    let file = bench.copy_model("llama3-armorm-tiny", "damaged").join("model.safetensors");
+    damage(&bench, "nan", f32::NAN);
+    check_fault(
+        &mut bench,
+        "scores",
+        &["models.reward=nan"],
+        expect![[r#"
+        load `model`
+          nan/model.safetensors: tensor `regression_layer.weight` is NaN at element 0; finite weights are needed"#]],
+    );
+    // Finite weights that overflow are found when a row is scored.
+    damage(&bench, "huge", f32::MAX);
+    check_fault(
+        &mut bench,
+        "scores",
+        &["models.reward=huge"],
+        expect![[r#"
+            score answer 0 to prompt cba09147283756d16deb099b8c5033a4
+              conversation 0 scores NaN: the reward model's weights are damaged or overflow"#]],
+    );
+}
+
+/// A copy of the judge whose regression weights are all `value`.
+fn damage(bench: &Bench, name: &str, value: f32) {
+    let file = bench.copy_model("llama3-armorm-tiny", name).join("model.safetensors");
     let mut bytes = fs::read(&file).expect("weights");
     let n_header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
     let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + n_header]).expect("JSON");
-    let offset = header["regression_layer.weight"]["data_offsets"][0].as_u64().expect("an offset") as usize;
-    bytes[8 + n_header + offset..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let place = |end: usize| {
+        let offset = header["regression_layer.weight"]["data_offsets"][end].as_u64().expect("an offset");
+        8 + n_header + offset as usize
+    };
+    let (start, end) = (place(0), place(1));
+    bytes[start..end].chunks_exact_mut(4).for_each(|weight| weight.copy_from_slice(&value.to_le_bytes()));
     fs::write(&file, bytes).expect("written");
-    check_fault(&mut bench, "scores", &["models.reward=damaged"], expect![[r#"
-        load the model of `model`
-          damaged/model.safetensors: tensor `regression_layer.weight` is NaN at element 0; finite weights are needed"#]]);
+}
+
+#[test]
+fn rows_that_cannot_be_trained_on() {
+    let mut bench = Bench::new();
+    init_folder(&bench);
+    bench.plant_demos(&DEMOS);
+    let reward = |objectives: &str| format!("stages.fresh.train.objective={{reward: {{objectives: {objectives}}}}}");
+    check_fault(
+        &mut bench,
+        "fresh",
+        &[&reward("[label, brevity]")],
+        expect![
+            "the rows have no column `brevity`, which is an objective of the reward model; they have prompt_id, prompt, reference, group, split, source, source_row, response, label"
+        ],
+    );
+    check_fault(
+        &mut bench,
+        "fresh",
+        &[&reward("[label]"), "stages.fresh.train.max_length=9"],
+        expect![
+            "row 0 of demos.jsonl has 28 tokens, more than the 9 tokens of `max_length`; change `max_length`, or leave the example out"
+        ],
+    );
+    let long = "word ".repeat(9000);
+    bench.plant_demos(&[("Speak.", &long, 1.0)]);
+    check_fault(
+        &mut bench,
+        "fresh",
+        &["stages.fresh.train.max_length=20000"],
+        expect![
+            "row 0 of demos.jsonl has 20000 tokens, more than the 8192 positions of the model; change `max_length`, or leave the example out"
+        ],
+    );
+    bench.plant_prompts(Split::Heldout, &PROMPTS);
+    check_fault(
+        &mut bench,
+        "fresh",
+        &["stages.fresh.train.rows=prompts"],
+        expect!["none of the 3 rows is in the split `train`; held-out rows are never trained on"],
+    );
+    bench.plant_prompts(Split::Train, &PROMPTS);
+    check_fault(
+        &mut bench,
+        "fresh",
+        &["stages.fresh.train.rows=prompts"],
+        expect!["row 0 of prompts.jsonl has no response; map a column to it where the rows are ingested"],
+    );
 }
 
 #[test]
 fn pairs_of_another_policy() {
     let mut bench = Bench::new();
     plant_pairs(&mut bench, &"ab".repeat(32));
-    check_fault(&mut bench, "tuned", &[], expect!["3 of 3 pairs were answered by policy abababababababababababababababababababababababababababababababab, but the model to train is 0238f2d51d983697b7616570735324e34d26e28c48b4eb1d64ebc7689f9be31e; sample with the model that is trained, or set `off_policy: allow`"]);
+    check_fault(
+        &mut bench,
+        "tuned",
+        &[],
+        expect![
+            "3 of 3 pairs were answered by policy abababababababababababababababababababababababababababababababab, but the model to train is 0238f2d51d983697b7616570735324e34d26e28c48b4eb1d64ebc7689f9be31e; sample with the model that is trained, or set `off_policy: allow`"
+        ],
+    );
     run(&mut bench, "tuned", &["stages.tuned.train.off_policy=allow"]);
 }

@@ -43,9 +43,9 @@ pub enum Committed {
     /// The key already had a record with a different result. The first one stays.
     Diverged {
         /// The record that stays.
-        kept: Record,
+        kept: Box<Record>,
         /// The record that was to be committed; its artifacts are kept too.
-        ours: Record,
+        ours: Box<Record>,
         /// The file that says so.
         evidence: PathBuf,
     },
@@ -55,7 +55,8 @@ impl Committed {
     /// The record that holds for the key from now on.
     pub fn record(&self) -> &Record {
         match self {
-            Self::Stored(record) | Self::Same(record) | Self::Diverged { kept: record, .. } => record,
+            Self::Stored(record) | Self::Same(record) => record,
+            Self::Diverged { kept, .. } => kept,
         }
     }
 }
@@ -154,7 +155,7 @@ impl Attempt {
         if !first_is_whole {
             disk::replace_synced(&public, bytes)?;
         }
-        Ok(Committed::Diverged { kept: kept.clone(), ours, evidence })
+        Ok(Committed::Diverged { kept: Box::new(kept.clone()), ours: Box::new(ours), evidence })
     }
 
     fn write_divergence(&self, other: &Record) -> Result<PathBuf, StoreError> {

@@ -124,7 +124,7 @@ fn the_first_of_two_results_stays_and_the_other_is_evidence() {
     commit(&store, &[1, 2]);
     assert!(matches!(commit(&store, &[1, 2]), Committed::Same(_)));
     let Committed::Diverged { kept, ours, evidence } = commit(&store, &[1, 3]) else { panic!("another result") };
-    assert_eq!(kept, record(&store));
+    assert_eq!(*kept, record(&store));
     assert_eq!(store.read_table(&kept.outputs[0]).expect("rows"), [numbers(&[1, 2])]);
     assert_eq!(store.read_table(&ours.outputs[0]).expect("rows"), [numbers(&[1, 3])]);
     assert!(evidence.exists());

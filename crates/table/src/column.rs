@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, BooleanBuilder, Float32Array,
-    Float32Builder, ListArray, ListBuilder, MapArray, MapBuilder, MapFieldNames, PrimitiveArray,
-    PrimitiveBuilder, RecordBatch, StringArray, StringBuilder, UInt32Builder, new_null_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, BooleanBuilder, Float32Array, Float32Builder,
+    ListArray, ListBuilder, MapArray, MapBuilder, MapFieldNames, PrimitiveArray, PrimitiveBuilder, RecordBatch,
+    StringArray, StringBuilder, UInt32Builder, new_null_array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, cast_with_options};
@@ -54,11 +54,7 @@ pub struct NotAWord {
 
 pub(crate) fn field<C: Column>(name: &str) -> Field {
     let field = Field::new(name, C::data_type(), C::NULLABLE);
-    if C::MEASURED {
-        field.with_metadata(HashMap::from([(MEASURED.to_owned(), "true".to_owned())]))
-    } else {
-        field
-    }
+    if C::MEASURED { field.with_metadata(HashMap::from([(MEASURED.to_owned(), "true".to_owned())])) } else { field }
 }
 
 pub(crate) fn read<C: Column>(
@@ -71,43 +67,22 @@ pub(crate) fn read<C: Column>(
         Some(array) => converted(table, column, array, &expected)?,
         None if C::NULLABLE => new_null_array(&expected, batch.num_rows()),
         None => {
-            let found = batch
-                .schema_ref()
-                .fields()
-                .iter()
-                .map(|field| field.name().clone())
-                .collect();
-            return Err(TableError::MissingColumn {
-                table,
-                column,
-                expected,
-                found,
-            });
+            let found = batch.schema_ref().fields().iter().map(|field| field.name().clone()).collect();
+            return Err(TableError::MissingColumn { table, column, expected, found });
         }
     };
     if !C::NULLABLE
         && let Some(row) = (0..array.len()).find(|&row| array.is_null(row))
     {
-        return Err(TableError::Null {
-            table,
-            column,
-            expected,
-            row,
-        });
+        return Err(TableError::Null { table, column, expected, row });
     }
-    C::read(&array).map_err(
-        |NotAWord {
-             row,
-             found,
-             expected,
-         }| TableError::UnknownWord {
-            table,
-            column,
-            expected,
-            found,
-            row,
-        },
-    )
+    C::read(&array).map_err(|NotAWord { row, found, expected }| TableError::UnknownWord {
+        table,
+        column,
+        expected,
+        found,
+        row,
+    })
 }
 
 fn converted(
@@ -121,18 +96,10 @@ fn converted(
         return Ok(array.clone());
     }
     if !readable_as(found, expected) {
-        return Err(TableError::WrongType {
-            table,
-            column,
-            expected: expected.clone(),
-            found: found.clone(),
-        });
+        return Err(TableError::WrongType { table, column, expected: expected.clone(), found: found.clone() });
     }
     // A value that does not fit is an error and not a null.
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
+    let options = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(array, expected, &options).map_err(|source| TableError::Convert {
         table,
         column,
@@ -150,18 +117,13 @@ fn readable_as(found: &DataType, expected: &DataType) -> bool {
         (DataType::List(found) | DataType::LargeList(found), DataType::List(expected)) => {
             readable_as(found.data_type(), expected.data_type())
         }
-        (DataType::Map(found, _), DataType::Map(expected, _)) => {
-            match (found.data_type(), expected.data_type()) {
-                (DataType::Struct(found), DataType::Struct(expected)) => {
-                    found.len() == expected.len()
-                        && found
-                            .iter()
-                            .zip(expected)
-                            .all(|(f, e)| readable_as(f.data_type(), e.data_type()))
-                }
-                _ => false,
+        (DataType::Map(found, _), DataType::Map(expected, _)) => match (found.data_type(), expected.data_type()) {
+            (DataType::Struct(found), DataType::Struct(expected)) => {
+                found.len() == expected.len()
+                    && found.iter().zip(expected).all(|(f, e)| readable_as(f.data_type(), e.data_type()))
             }
-        }
+            _ => false,
+        },
         (found, DataType::Float32 | DataType::Float64) => found.is_integer() || found.is_floating(),
         (found, expected) => found == expected || (found.is_integer() && expected.is_integer()),
     }
@@ -281,18 +243,14 @@ impl<W: Vocabulary> Column for Word<W> {
         DataType::Utf8
     }
     fn read(array: &ArrayRef) -> Result<Arc<[W]>, NotAWord> {
-        let words = array
-            .as_string::<i32>()
-            .iter()
-            .enumerate()
-            .map(|(row, text)| match text {
-                None => Ok(W::ALL[0]),
-                Some(text) => W::from_word(text).ok_or_else(|| NotAWord {
-                    row,
-                    found: text.to_owned(),
-                    expected: W::ALL.iter().map(|known| known.word().to_owned()).collect(),
-                }),
-            });
+        let words = array.as_string::<i32>().iter().enumerate().map(|(row, text)| match text {
+            None => Ok(W::ALL[0]),
+            Some(text) => W::from_word(text).ok_or_else(|| NotAWord {
+                row,
+                found: text.to_owned(),
+                expected: W::ALL.iter().map(|known| known.word().to_owned()).collect(),
+            }),
+        });
         words.collect()
     }
     fn value(array: &Arc<[W]>, row: usize) -> W {
@@ -422,25 +380,15 @@ pub struct Named<'a>(Entries<'a>);
 
 #[derive(Clone, Copy)]
 enum Entries<'a> {
-    Given {
-        names: &'a [String],
-        values: &'a [f32],
-    },
-    Stored {
-        names: &'a StringArray,
-        values: &'a [f32],
-        start: usize,
-    },
+    Given { names: &'a [String], values: &'a [f32] },
+    Stored { names: &'a StringArray, values: &'a [f32], start: usize },
 }
 
 impl<'a> Named<'a> {
     /// Pairs each name with the value at the same place; the longer of the two is cut.
     pub fn new(names: &'a [String], values: &'a [f32]) -> Self {
         let n = names.len().min(values.len());
-        Self(Entries::Given {
-            names: &names[..n],
-            values: &values[..n],
-        })
+        Self(Entries::Given { names: &names[..n], values: &values[..n] })
     }
 
     pub fn iter(self) -> impl Iterator<Item = (&'a str, f32)> {
@@ -452,9 +400,7 @@ impl<'a> Named<'a> {
     }
 
     pub fn get(self, name: &str) -> Option<f32> {
-        self.iter()
-            .find(|(candidate, _)| *candidate == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
     }
 
     pub fn values(self) -> &'a [f32] {
@@ -478,14 +424,7 @@ impl Column for Utf8Float32Map {
     fn data_type() -> DataType {
         let key = Field::new("key", DataType::Utf8, false);
         let value = Field::new("value", DataType::Float32, true);
-        DataType::Map(
-            Arc::new(Field::new(
-                "entries",
-                DataType::Struct(vec![key, value].into()),
-                false,
-            )),
-            false,
-        )
+        DataType::Map(Arc::new(Field::new("entries", DataType::Struct(vec![key, value].into()), false)), false)
     }
     fn read(array: &ArrayRef) -> Result<MapArray, NotAWord> {
         Ok(array.as_map().clone())
@@ -495,18 +434,10 @@ impl Column for Utf8Float32Map {
         let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
         let all: &Float32Array = array.values().as_primitive();
         let names = array.keys().as_string::<i32>();
-        Named(Entries::Stored {
-            names,
-            values: &all.values()[start..end],
-            start,
-        })
+        Named(Entries::Stored { names, values: &all.values()[start..end], start })
     }
     fn builder() -> Self::Builder {
-        let names = MapFieldNames {
-            entry: "entries".to_owned(),
-            key: "key".to_owned(),
-            value: "value".to_owned(),
-        };
+        let names = MapFieldNames { entry: "entries".to_owned(), key: "key".to_owned(), value: "value".to_owned() };
         MapBuilder::new(Some(names), StringBuilder::new(), Float32Builder::new())
     }
     fn append(builder: &mut Self::Builder, value: Named<'_>) {
@@ -514,14 +445,10 @@ impl Column for Utf8Float32Map {
             builder.keys().append_value(name);
             builder.values().append_value(number);
         }
-        builder
-            .append(true)
-            .expect("one value was appended for each key");
+        builder.append(true).expect("one value was appended for each key");
     }
     fn append_null(builder: &mut Self::Builder) {
-        builder
-            .append(false)
-            .expect("no key and no value were appended");
+        builder.append(false).expect("no key and no value were appended");
     }
     fn finish(builder: &mut Self::Builder) -> ArrayRef {
         Arc::new(builder.finish())

@@ -26,13 +26,11 @@ mod steps;
 mod words;
 
 pub use column::{
-    Boolean, Cell, Column, Float32, Float64, MEASURED, Measured, Named, Number, UInt32, UInt32List,
-    UInt64, Utf8, Utf8Float32Map, Word,
+    Boolean, Cell, Column, Float32, Float64, MEASURED, Measured, Named, Number, UInt32, UInt32List, UInt64, Utf8,
+    Utf8Float32Map, Word,
 };
 pub use error::TableError;
-pub use evaluation::{
-    ComparisonRow, Comparisons, ComparisonsBuilder, MetricRow, Metrics, MetricsBuilder,
-};
+pub use evaluation::{ComparisonRow, Comparisons, ComparisonsBuilder, MetricRow, Metrics, MetricsBuilder};
 pub use kind::TableKind;
 pub use pairs::{Dropped, DroppedBuilder, DroppedRow, PairRow, Pairs, PairsBuilder};
 pub use prompt_id::PromptId;

@@ -7,10 +7,7 @@ pub trait Vocabulary: Copy + Send + Sync + 'static {
     fn word(self) -> &'static str;
 
     fn from_word(word: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|candidate| candidate.word() == word)
+        Self::ALL.iter().copied().find(|candidate| candidate.word() == word)
     }
 }
 

@@ -13,20 +13,11 @@ const SOURCES: [&str; 5] = [
 
 #[test]
 fn every_documented_column_table_is_the_schema() {
-    let documented: Vec<Vec<String>> = SOURCES
-        .iter()
-        .flat_map(|source| column_tables(source))
-        .collect();
+    let documented: Vec<Vec<String>> = SOURCES.iter().flat_map(|source| column_tables(source)).collect();
     let declared: Vec<Vec<String>> = TableKind::ALL
         .into_iter()
         .filter_map(TableKind::schema)
-        .map(|schema| {
-            schema
-                .fields()
-                .iter()
-                .map(|field| described(field))
-                .collect()
-        })
+        .map(|schema| schema.fields().iter().map(|field| described(field)).collect())
         .collect();
     assert_eq!(documented, declared);
 }
@@ -44,15 +35,8 @@ fn column_tables(source: &str) -> Vec<Vec<String>> {
         } else if !cells[0].starts_with('-')
             && let Some(table) = tables.last_mut()
         {
-            let measured = if cells[3].starts_with("measured:") {
-                " | measured"
-            } else {
-                ""
-            };
-            table.push(format!(
-                "{} | {} | {}{measured}",
-                cells[0], cells[1], cells[2]
-            ));
+            let measured = if cells[3].starts_with("measured:") { " | measured" } else { "" };
+            table.push(format!("{} | {} | {}{measured}", cells[0], cells[1], cells[2]));
         }
     }
     tables
@@ -60,16 +44,8 @@ fn column_tables(source: &str) -> Vec<Vec<String>> {
 
 fn described(field: &Field) -> String {
     let null = if field.is_nullable() { "yes" } else { "no" };
-    let measured = if field.metadata().contains_key(MEASURED) {
-        " | measured"
-    } else {
-        ""
-    };
-    format!(
-        "{} | {} | {null}{measured}",
-        field.name(),
-        type_name(field.data_type())
-    )
+    let measured = if field.metadata().contains_key(MEASURED) { " | measured" } else { "" };
+    format!("{} | {} | {null}{measured}", field.name(), type_name(field.data_type()))
 }
 
 fn type_name(data_type: &DataType) -> String {
@@ -77,11 +53,7 @@ fn type_name(data_type: &DataType) -> String {
         DataType::List(item) => format!("List({})", type_name(item.data_type())),
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) => {
-                format!(
-                    "Map({}, {})",
-                    type_name(fields[0].data_type()),
-                    type_name(fields[1].data_type())
-                )
+                format!("Map({}, {})", type_name(fields[0].data_type()), type_name(fields[1].data_type()))
             }
             other => other.to_string(),
         },

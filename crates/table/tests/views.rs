@@ -3,25 +3,21 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, DictionaryArray, Float64Array, Int64Array, LargeStringArray, RecordBatch,
-    StringArray, StringViewArray,
+    ArrayRef, DictionaryArray, Float64Array, Int64Array, LargeStringArray, RecordBatch, StringArray, StringViewArray,
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int32Type;
 use expect_test::{Expect, expect};
 use sluice_table::{
-    Decoding, DropRule, Dropped, DroppedBuilder, DroppedRow, MetricRow, Metrics, MetricsBuilder,
-    Named, PromptId, ResponseRow, Responses, ResponsesBuilder, ScoreRow, Scores, ScoresBuilder,
-    Split, TableError,
+    Decoding, DropRule, Dropped, DroppedBuilder, DroppedRow, MetricRow, Metrics, MetricsBuilder, Named, PromptId,
+    ResponseRow, Responses, ResponsesBuilder, ScoreRow, Scores, ScoresBuilder, Split, TableError,
 };
 use sluice_table::{FinishReason, Prompts};
 
 /// Reads a batch as `dropped` and prints each row, or the error.
 fn check_dropped(columns: Vec<(&str, ArrayRef)>, expected: Expect) {
-    let batch = RecordBatch::try_from_iter_with_nullable(
-        columns.into_iter().map(|(name, array)| (name, array, true)),
-    )
-    .expect("columns of one length");
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)))
+        .expect("columns of one length");
     let printed = match Dropped::view(&batch) {
         Ok(view) => view.rows().map(|row| format!("{row:?}\n")).collect(),
         Err(error) => said(&error),
@@ -50,10 +46,7 @@ fn any_order_any_text_encoding_other_columns_and_wider_integers_are_read() {
             ("n_candidates", whole(&[5, 4])),
             ("mood", whole(&[0, 0])),
             ("rule", Arc::new(dictionary)),
-            (
-                "prompt",
-                Arc::new(LargeStringArray::from(vec!["one", "two"])),
-            ),
+            ("prompt", Arc::new(LargeStringArray::from(vec!["one", "two"]))),
             ("prompt_id", Arc::new(StringViewArray::from(vec!["a", "b"]))),
         ],
         expect![[r#"
@@ -82,10 +75,7 @@ fn a_column_of_another_type_is_refused() {
 #[test]
 fn a_null_is_refused_with_its_row() {
     check_dropped(
-        vec![(
-            "prompt_id",
-            Arc::new(StringArray::from(vec![Some("a"), None])),
-        )],
+        vec![("prompt_id", Arc::new(StringArray::from(vec![Some("a"), None])))],
         expect!["column `prompt_id` of table `dropped` is null in row 1, expected Utf8"],
     );
 }
@@ -93,11 +83,7 @@ fn a_null_is_refused_with_its_row() {
 #[test]
 fn a_word_outside_the_vocabulary_is_refused_with_its_row() {
     check_dropped(
-        vec![
-            ("prompt_id", text(&["a"])),
-            ("prompt", text(&["one"])),
-            ("rule", text(&["bored"])),
-        ],
+        vec![("prompt_id", text(&["a"])), ("prompt", text(&["one"])), ("rule", text(&["bored"]))],
         expect![
             "column `rule` of table `dropped` is `bored` in row 0, expected `heldout`, `not_finite`, `single_candidate`, `tie`, `identical`, `min_margin`"
         ],
@@ -129,8 +115,10 @@ fn a_nullable_column_may_be_absent_and_numbers_become_floats() {
     ];
     let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
     let metrics = Metrics::view(&batch).expect("a metrics table");
-    expect![[r#"MetricRow { metric: "exact", decoding: None, group: None, value: 0.5, low: Some(0.0), high: None, n: 600 }"#]]
-        .assert_eq(&format!("{:?}", metrics.row(0)));
+    expect![[
+        r#"MetricRow { metric: "exact", decoding: None, group: None, value: 0.5, low: Some(0.0), high: None, n: 600 }"#
+    ]]
+    .assert_eq(&format!("{:?}", metrics.row(0)));
 }
 
 #[test]
@@ -144,10 +132,7 @@ fn rows_are_read_as_they_were_built_also_from_slices() {
     let view = Responses::view(&batch.slice(1, 2)).expect("a responses table");
     assert_eq!(view.len(), 2);
     assert_eq!((view.token_ids(0), view.token_ids(1)), (&[][..], &[9][..]));
-    assert_eq!(
-        (view.split(1), view.finish_reason(1)),
-        (Split::Heldout, FinishReason::Stop)
-    );
+    assert_eq!((view.split(1), view.finish_reason(1)), (Split::Heldout, FinishReason::Stop));
     assert_eq!((view.reference(0), view.reference(1)), (None, Some("42")));
 }
 
@@ -182,10 +167,7 @@ fn maps_keep_the_order_of_names_and_may_be_empty() {
     }
     let batch = concat_batches(&Scores::schema(), &batches).expect("batches of one schema");
     let scores = Scores::view(&batch).expect("a scores table");
-    let printed: String = scores
-        .rows()
-        .map(|row| format!("{:?}\n", row.rewards))
-        .collect();
+    let printed: String = scores.rows().map(|row| format!("{:?}\n", row.rewards)).collect();
     expect![[r#"
         {"help": 0.5, "brevity": -1.0}
         {}
@@ -232,18 +214,9 @@ fn builders_give_the_declared_schema_also_when_empty() {
         n: 600,
     });
     assert_eq!(metrics.finish().schema(), Metrics::schema());
-    assert!(
-        Prompts::schema()
-            .field_with_name("label")
-            .is_ok_and(|field| field.is_nullable())
-    );
+    assert!(Prompts::schema().field_with_name("label").is_ok_and(|field| field.is_nullable()));
     let mut dropped = DroppedBuilder::default();
-    dropped.push(DroppedRow {
-        prompt_id: "a",
-        prompt: "one",
-        rule: DropRule::Tie,
-        n_candidates: 5,
-    });
+    dropped.push(DroppedRow { prompt_id: "a", prompt: "one", rule: DropRule::Tie, n_candidates: 5 });
     assert_eq!(dropped.len(), 1);
 }
 

@@ -29,7 +29,7 @@ struct State {
     /// The stages of the run. Their lines are drawn when the first one has something to do: a run with nothing to do
     /// leaves the screen alone.
     stages: Vec<StageInfo>,
-    hits: BTreeMap<StageName, Option<u64>>,
+    hits: Vec<(StageName, Option<u64>)>,
     screen: Option<Screen>,
 }
 
@@ -65,13 +65,13 @@ impl Live {
         }
         let screen = Screen { lines, all };
         for (stage, rows) in &state.hits {
-            screen.end(stage, &self.hit(*rows));
+            screen.end(stage, &self.hit(*rows, state.noun(stage)));
         }
         state.screen = Some(screen);
     }
 
-    fn hit(&self, rows: Option<u64>) -> String {
-        let rows = rows.map(|n| format!("{}, ", counted(n, "row"))).unwrap_or_default();
+    fn hit(&self, rows: Option<u64>, noun: &str) -> String {
+        let rows = rows.map(|n| format!("{}, ", counted(n, noun))).unwrap_or_default();
         self.paint.ink(Ink::Dim, format!("{rows}reused"))
     }
 
@@ -82,15 +82,15 @@ impl Live {
         match event {
             Event::RunStarted { run: _, pipeline: _, stages } => state.stages = stages.clone(),
             Event::StageHit { stage, rows, .. } => {
-                state.hits.insert(stage.clone(), *rows);
-                state.end(stage, || self.hit(*rows));
+                state.hits.push((stage.clone(), *rows));
+                state.end(stage, || self.hit(*rows, state.noun(stage)));
             }
             Event::StageStarted { stage, .. } => state.start(stage),
             Event::StageWaiting { stage, .. } => state.note(stage, "another run is computing this; waits for it"),
             Event::StageProgress { stage, progress } => {
                 let now = Instant::now();
                 let Some(line) = state.screen.as_mut().and_then(|screen| screen.lines.get_mut(stage)) else { return };
-                let meter = line.meter.get_or_insert_with(|| Meter::new(now));
+                let meter = line.meter.get_or_insert_with(Meter::default);
                 meter.record(now, *progress);
                 if now.duration_since(line.drawn) >= REDRAW {
                     line.drawn = now;
@@ -98,7 +98,7 @@ impl Live {
                 }
             }
             Event::StageFinished { stage, rows, seconds: took, .. } => state.end(stage, || {
-                let rows = rows.map(|n| format!("{}, ", counted(n, "row"))).unwrap_or_default();
+                let rows = rows.map(|n| format!("{}, ", counted(n, state.noun(stage)))).unwrap_or_default();
                 self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took)))
             }),
             Event::StageFailed { stage, error, .. } => {
@@ -151,6 +151,12 @@ impl State {
             line.bar.set_message("starts");
             line.bar.enable_steady_tick(REDRAW);
         }
+    }
+
+    /// What the rows of a stage's first table are.
+    fn noun(&self, stage: &StageName) -> &'static str {
+        let trains = self.stages.iter().any(|known| known.name == *stage && known.kind == "train");
+        if trains { "step" } else { "row" }
     }
 
     fn note(&self, stage: &StageName, text: &str) {

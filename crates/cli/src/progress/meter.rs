@@ -14,9 +14,8 @@ const WINDOW: Duration = Duration::from_secs(15);
 const LEAST: Duration = Duration::from_millis(500);
 
 /// The recent progress of one stage.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Meter {
-    started: Instant,
     samples: VecDeque<(Instant, Progress)>,
 }
 
@@ -31,15 +30,6 @@ pub struct Reading {
 }
 
 impl Meter {
-    pub fn new(now: Instant) -> Meter {
-        Meter { started: now, samples: VecDeque::new() }
-    }
-
-    /// Seconds since the stage began.
-    pub fn elapsed(&self, now: Instant) -> Duration {
-        now.duration_since(self.started)
-    }
-
     /// Takes what the stage tells.
     pub fn record(&mut self, now: Instant, progress: Progress) {
         // The oldest sample outside of the window is kept: it is where the window begins.
@@ -105,7 +95,7 @@ mod tests {
     fn check(told: &[(u64, Progress)], at: u64, expected: Expect) {
         let start = Instant::now();
         let ms = |ms: u64| start + Duration::from_millis(ms);
-        let mut meter = Meter::new(start);
+        let mut meter = Meter::default();
         for (when, progress) in told {
             meter.record(ms(*when), *progress);
         }

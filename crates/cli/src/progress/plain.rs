@@ -25,6 +25,8 @@ pub struct Plain {
 #[derive(Default)]
 struct State {
     width: usize,
+    /// Stages whose rows are steps.
+    trainers: Vec<StageName>,
     running: BTreeMap<StageName, (Meter, Instant)>,
 }
 
@@ -54,12 +56,14 @@ impl State {
         let (stage, text) = match event {
             Event::RunStarted { stages, .. } => {
                 self.width = stages.iter().map(|stage| stage.name.as_str().len()).max().unwrap_or(0);
+                let trainers = stages.iter().filter(|stage| stage.kind == "train");
+                self.trainers = trainers.map(|stage| stage.name.clone()).collect();
                 return None;
             }
             // The summary lists them; a line for each would be most of a run with nothing to do.
             Event::StageHit { .. } | Event::RunFinished(_) => return None,
             Event::StageStarted { stage, reason, .. } => {
-                self.running.insert(stage.clone(), (Meter::new(now), now));
+                self.running.insert(stage.clone(), (Meter::default(), now));
                 (stage, format!("starts: {reason}"))
             }
             Event::StageWaiting { stage, .. } => (stage, "waits: another run is computing this".to_owned()),
@@ -74,7 +78,8 @@ impl State {
             }
             Event::StageFinished { stage, rows, rows_reused, seconds: took, .. } => {
                 self.running.remove(stage);
-                let rows = rows.map(|n| format!("{} in ", counted(n, "row"))).unwrap_or_default();
+                let noun = if self.trainers.contains(stage) { "step" } else { "row" };
+                let rows = rows.map(|n| format!("{} in ", counted(n, noun))).unwrap_or_default();
                 let reused =
                     if *rows_reused > 0 { format!(", {} reused", counted(*rows_reused, "row")) } else { String::new() };
                 (stage, paint.ink(Ink::Good, format!("done: {rows}{}{reused}", seconds(*took))))

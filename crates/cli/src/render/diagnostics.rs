@@ -15,7 +15,8 @@ use crate::render::quantity::counted;
 pub fn text(diagnostics: &Diagnostics, paint: Paint, columns: usize) -> String {
     let theme = if paint.on { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let theme = GraphicalTheme { characters: characters(), ..theme };
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_context_lines(1).with_width(columns);
+    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_context_lines(1)
+        .with_wrap_lines(false).with_width(columns);
     let mut text = String::new();
     for fault in &diagnostics.list {
         // Writing to a string does not fail.
@@ -99,19 +100,49 @@ stages:
 
     #[test]
     fn every_fault_is_shown_with_its_line() {
-        check(BROKEN, &[], expect![[""]]);
+        check(BROKEN, &[], expect![[r#"
+              error: stage `responses`: `sample.prompts` reads `promts`, which no stage makes
+               ╭─[pipelines/p.yaml:5:35]
+             4 │   prompts:   { ingest: { from: data/prompts.jsonl } }
+             5 │   responses: { sample: { prompts: promts, model: policy, temprature: 0.8 } }
+               ·                                   ──────
+               ╰────
+              help: did you mean `prompts` (line 4)?
+
+              error: stage `responses`: `sample` has no key `temprature`
+               ╭─[pipelines/p.yaml:5:58]
+             4 │   prompts:   { ingest: { from: data/prompts.jsonl } }
+             5 │   responses: { sample: { prompts: promts, model: policy, temprature: 0.8 } }
+               ·                                                          ──────────
+               ╰────
+              help: did you mean `temperature`?
+
+            error: 2 faults in pipelines/p.yaml
+        "#]]);
     }
 
     #[test]
     fn a_fault_of_an_override_is_shown_in_it() {
         let fixed = BROKEN.replace("promts", "prompts").replace("temprature", "temperature");
-        check(&fixed, &["stages.responses.sample.temperature=hot"], expect![[""]]);
+        check(&fixed, &["stages.responses.sample.temperature=hot"], expect![[r#"
+              error: stage `responses`: `sample.temperature` must be a number from 0 to 100, not the text
+              │ `hot`
+               ╭─[--set:1:37]
+             1 │ stages.responses.sample.temperature=hot
+               ·                                     ───
+               ╰────
+
+            error: 1 fault in pipelines/p.yaml
+        "#]]);
     }
 
     #[test]
     fn programs_get_one_object_a_fault() {
         let faults = parse("p.yaml", BROKEN, &Options::default()).expect_err("a faulty file");
         let lines: String = json(&faults).iter().map(|fault| format!("{fault}\n")).collect();
-        expect![[""]].assert_eq(&lines);
+        expect![[r#"
+            {"code":"unknown-name","message":"stage `responses`: `sample.prompts` reads `promts`, which no stage makes","file":"p.yaml","line":5,"column":35,"length":6,"text":"promts","label":"","help":"did you mean `prompts` (line 4)?","related":[]}
+            {"code":"unknown-key","message":"stage `responses`: `sample` has no key `temprature`","file":"p.yaml","line":5,"column":58,"length":10,"text":"temprature","label":"","help":"did you mean `temperature`?","related":[]}
+        "#]].assert_eq(&lines);
     }
 }

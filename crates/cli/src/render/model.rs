@@ -76,6 +76,20 @@ mod tests {
             warnings: vec!["config.json: `x` is not known".to_owned()],
             refused: vec!["read the weights".to_owned(), "tensor `a` is missing".to_owned()],
         };
-        expect![[""]].assert_eq(&inspected(&shown, Paint::OFF));
+        expect![[r#"
+            data/tiny/policy
+              architecture     Gemma2ForCausalLM
+              parameters       920 k
+              stored as        float32, 3.7 MB
+              vocabulary       1,024
+              context          256 tokens
+              chat template    yes
+              memory to run    3.7 MB
+              memory to train  14.7 MB and activations
+              digest           0123456789abcdef
+            warning: config.json: `x` is not known
+            refused: read the weights
+            because: tensor `a` is missing
+        "#]].assert_eq(&inspected(&shown, Paint::OFF));
     }
 }

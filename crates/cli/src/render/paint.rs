@@ -21,7 +21,8 @@ pub enum Ink {
 }
 
 impl Paint {
-    /// No escape sequences at all.
+    /// No escape sequences at all: what tests of pictures look at.
+    #[cfg(test)]
     pub const OFF: Paint = Paint { on: false };
 
     /// The text in this ink.

@@ -187,10 +187,26 @@ mod tests {
                 row("pairs", "pair", PlanWord::Run, None, "pair.ties drop -> first (p.yaml:31:18)"),
                 row("tuned", "train", PlanWord::Pending, None, "waits for `pairs`"),
             ],
-            expect![[""]],
+            expect![[r#"
+                stage    kind    state      rows  why
+                prompts  ingest  hit       4,000  -
+                scores   score   hit      20,000  -
+                pairs    pair    run           -  pair.ties drop -> first (p.yaml:31:18)
+                tuned    train   pending       -  waits for `pairs`
+                4 stages: 2 up to date, 1 to run, 1 to decide when what they read is there; reuse saves 1 min 0 s
+            "#]],
         );
-        check(&[prompts, scores], expect![[""]]);
-        check(&[row("prompts", "ingest", PlanWord::Fail, None, "no file matches `x`")], expect![[""]]);
+        check(&[prompts, scores], expect![[r#"
+            stage    kind    state    rows  why
+            prompts  ingest  hit     4,000  -
+            scores   score   hit    20,000  -
+            2 stages: all up to date, nothing to do
+        "#]]);
+        check(&[row("prompts", "ingest", PlanWord::Fail, None, "no file matches `x`")], expect![[r#"
+            stage    kind    state  rows  why
+            prompts  ingest  fail      -  no file matches `x`
+            1 stage: 1 that would fail
+        "#]]);
     }
 
     #[test]
@@ -208,6 +224,10 @@ mod tests {
             one("pairs", StatusWord::Stale, None, "pair.ties drop -> first (p.yaml:31:18)"),
             one("tuned", StatusWord::Waits, None, "waits for `pairs`"),
         ];
-        expect![[""]].assert_eq(&status(&rows, Paint::OFF));
+        expect![[r#"
+            prompts  fresh  4,000 rows  210 ms  2 h ago                                 3f2a81c09b12
+            pairs    stale           -       -  pair.ties drop -> first (p.yaml:31:18)
+            tuned    waits           -       -  waits for `pairs`
+        "#]].assert_eq(&status(&rows, Paint::OFF));
     }
 }

@@ -14,7 +14,7 @@ pub type Figures = BTreeMap<String, f64>;
 
 /// A share whose change is told in points: its name, and what it is called here.
 const SHARES: [(&str, &str); 3] =
-    [("exact_accuracy", "right answers"), ("format_adherence", "plain, short and ended"), ("finished_share", "ended")];
+    [("exact_accuracy", "right answers"), ("format_adherence", "format kept"), ("finished_share", "ended")];
 
 /// The decodings, the one that training aims at first.
 const DECODINGS: [&str; 2] = ["sampled", "greedy"];
@@ -126,7 +126,14 @@ mod tests {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        expect![[""]].assert_eq(&evaluation("report", &figures, Paint::OFF));
+        expect![[r#"
+            report on 1,076 prompts                  before   after
+              right answers, sampled                 46.9 %  59.0 %  +12.1 points [+9.8, +14.4]
+              right answers, greedy                  60.9 %  60.0 %  -0.9 points
+              format kept, sampled                   81.0 %  93.4 %  +12.4 points
+              tokens an answer, sampled                 8.1     5.6  0.69 times as long
+              judge prefers the new answer, sampled          64.3 %  [61.0, 67.5]
+        "#]].assert_eq(&evaluation("report", &figures, Paint::OFF));
         assert_eq!(evaluation("report", &Figures::new(), Paint::OFF), "");
     }
 }

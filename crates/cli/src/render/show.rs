@@ -136,7 +136,14 @@ mod tests {
             path: ".sluice/objects/ab/cd".to_owned(),
             rows: "+--+\n".to_owned(),
         };
-        expect![[""]].assert_eq(&table(&shown, Paint::OFF));
+        expect![[r#"
+
+            pairs.dropped  12 rows, 4.1 kB, digest 0123456789ab
+            .sluice/objects/ab/cd
+              prompt_id  Utf8
+              rule       Utf8  or null
+            +--+
+        "#]].assert_eq(&table(&shown, Paint::OFF));
     }
 
     #[test]
@@ -151,6 +158,12 @@ mod tests {
             metrics: BTreeMap::from([("dropped.tie".to_owned(), 12.0), ("margin_mean".to_owned(), 0.25)]),
             facts: BTreeMap::from([("policy_digest".to_owned(), "abc".to_owned())]),
         };
-        expect![[""]].assert_eq(&stage(&shown, Paint::OFF));
+        expect![[r#"
+            pairs  pair, made 1 min ago in 200 ms, key 0123456789ab
+            this is the result of run r3; the pipeline has changed since
+              dropped.tie    12
+              margin_mean    0.2500
+              policy_digest  abc
+        "#]].assert_eq(&stage(&shown, Paint::OFF));
     }
 }

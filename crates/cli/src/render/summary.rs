@@ -85,8 +85,7 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
         text += "\nnext:\n";
         let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left]);
         for (command, shows) in next {
-            let shows = if shows.is_empty() { String::new() } else { format!("# {shows}") };
-            table.row([(String::new(), Ink::Plain), (command.clone(), Ink::Name), (shows, Ink::Dim)]);
+            table.row([(String::new(), Ink::Plain), ((*shows).to_owned(), Ink::Dim), (command.clone(), Ink::Name)]);
         }
         text += &table.render(paint);
     }
@@ -148,7 +147,10 @@ mod tests {
             stages: stages.iter().map(line).collect(),
             seconds: 12.3,
             evaluations: vec![("report".to_owned(), Figures::from([("win_rate_sampled".to_owned(), 0.6)]))],
-            next: vec![("sluice why pairs".to_owned(), "what made it run"), ("sluice plan".to_owned(), "")],
+            next: vec![
+                ("sluice why pairs".to_owned(), "what made it run"),
+                ("sluice plan".to_owned(), "what a changed line would run"),
+            ],
         };
         expected.assert_eq(&summary(&shown, Paint::OFF));
     }
@@ -161,16 +163,45 @@ mod tests {
                 ("responses", End::Partial, Some(20_000), 61.0, "12,000 rows reused"),
                 ("tuned", End::Ran, None, 17.25, "loss 0.71 → 0.52"),
             ],
-            expect![[""]],
+            expect![[r#"
+                run r3 of pipelines/simpo-gemma.yaml, profile tiny
+                stage      state      rows       time
+                prompts    hit       4,000          -
+                responses  partial  20,000  1 min 1 s  12,000 rows reused
+                tuned      ran           -     17.2 s  loss 0.71 → 0.52
+                3 stages: 2 ran in 12.3 s, 1 reused, which saved 400 ms
+
+                report                                   before   after
+                  judge prefers the new answer, sampled          60.0 %
+
+                next:
+                  what made it run               sluice why pairs
+                  what a changed line would run  sluice plan
+            "#]],
         );
         check(
             &[("prompts", End::Failed, None, 0.1, ""), ("pairs", End::Blocked, None, 0.0, "needs prompts")],
-            expect![[""]],
+            expect![[r#"
+                run r3 of pipelines/simpo-gemma.yaml, profile tiny
+                stage    state    rows  time
+                prompts  failed      -     -
+                pairs    not run     -     -  needs prompts
+                2 stages: 0 ran in 12.3 s, 1 failed, 1 not run
+
+                report                                   before   after
+                  judge prefers the new answer, sampled          60.0 %
+
+                next:
+                  what made it run               sluice why pairs
+                  what a changed line would run  sluice plan
+            "#]],
         );
     }
 
     #[test]
     fn nothing_to_do_is_one_line() {
-        check(&[("prompts", End::Hit, Some(4000), 0.4, ""), ("pairs", End::Hit, Some(4000), 72.0, "")], expect![[""]]);
+        check(&[("prompts", End::Hit, Some(4000), 0.4, ""), ("pairs", End::Hit, Some(4000), 72.0, "")], expect![[r#"
+            nothing to do: all 2 stages of pipelines/simpo-gemma.yaml are up to date (12.3 s, reuse saved 1 min 12 s)
+        "#]]);
     }
 }

@@ -16,6 +16,7 @@ use crate::render::failure;
 use crate::render::quantity::{count, counted};
 use crate::render::summary::{End, StageLine, Summary, summary};
 use crate::session::{Project, Session, engine_failure};
+use crate::tables::n_rows;
 use crate::wire::exit_of;
 
 const STOPPING: &str =
@@ -99,7 +100,8 @@ fn line(stage: &StageReport) -> StageLine {
     };
     let record = stage.record.as_ref();
     let seconds = if end == End::Hit { record.map_or(0.0, |record| record.seconds) } else { stage.seconds };
-    StageLine { stage: stage.name.to_string(), end, rows: stage.rows, seconds, note: note(stage, end) }
+    let rows = record.and_then(|record| n_rows(record));
+    StageLine { stage: stage.name.to_string(), end, rows, seconds, note: note(stage, end) }
 }
 
 /// What one would ask next about a stage, if its numbers have it.
@@ -114,8 +116,12 @@ fn note(stage: &StageReport, end: End) -> String {
     if record.n_rows_reused > 0 && end == End::Partial {
         parts.push(format!("{} reused", counted(record.n_rows_reused, "row")));
     }
+    let is_train = stage.kind == "train";
     let metric = |name: &str| record.metrics.get(name).copied();
     let first_last = |name: &str| metric(&format!("{name}_first")).zip(metric(&format!("{name}_last")));
+    if let Some(n_steps) = metric("steps").filter(|_| is_train) {
+        parts.push(counted(n_steps as u64, "step"));
+    }
     if let Some((first, last)) = first_last("loss") {
         parts.push(format!("loss {first:.3} → {last:.3}"));
     }

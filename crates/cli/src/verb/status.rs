@@ -9,6 +9,7 @@ use crate::exit::{Exit, Outcome};
 use crate::output::out;
 use crate::render::plan::{StatusResult, StatusRow, StatusWord, status};
 use crate::session::{Session, engine_failure, store_failure};
+use crate::tables::n_rows;
 use crate::world::now_unix_ms;
 
 pub fn run(session: &Session, args: &Only) -> Outcome {
@@ -42,7 +43,7 @@ fn row(stage: &PlannedStage, last: Option<&RunManifest>) -> StatusRow {
     };
     let result = match &stage.state {
         PlanState::Hit { record, .. } => Some(StatusResult {
-            rows: record.outputs.iter().find_map(|output| output.n_rows()),
+            rows: n_rows(record),
             seconds: record.seconds,
             age_seconds: now_unix_ms().saturating_sub(record.created_unix_ms) / 1000,
             digest: record.outputs.first().map(|output| output.digest()).unwrap_or_default(),

@@ -1,9 +1,7 @@
 //! From a file's columns to what `ingest` reads: which column feeds what, whether it is there and of a type that can, and
 //! the values row by row. It refuses to judge rows.
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, StringArray,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Schema};
 use sluice_spec::stage::ingest::{ColumnMap, Split as SplitParams};
@@ -50,15 +48,12 @@ impl Role {
     }
 
     fn reads(self, found: &DataType) -> bool {
-        let is_text = found.is_string()
-            || matches!(found, DataType::Dictionary(_, values) if values.is_string());
+        let is_text = found.is_string() || matches!(found, DataType::Dictionary(_, values) if values.is_string());
         match self {
             // A column without any value has no type.
             _ if found.is_null() => self != Role::Prompt,
             Role::Prompt | Role::Response | Role::Split => is_text,
-            Role::Reference | Role::Group => {
-                is_text || found.is_integer() || *found == DataType::Boolean
-            }
+            Role::Reference | Role::Group => is_text || found.is_integer() || *found == DataType::Boolean,
             Role::Label => found.is_numeric() || *found == DataType::Boolean,
         }
     }
@@ -66,13 +61,7 @@ impl Role {
 
 impl<'a> Columns<'a> {
     pub(super) fn of(map: &'a ColumnMap, split: &'a SplitParams) -> Self {
-        let ColumnMap {
-            prompt,
-            reference,
-            group,
-            response,
-            label,
-        } = map;
+        let ColumnMap { prompt, reference, group, response, label } = map;
         let optional = [
             (Role::Reference, reference),
             (Role::Group, group),
@@ -80,14 +69,8 @@ impl<'a> Columns<'a> {
             (Role::Label, label),
             (Role::Split, &split.column),
         ];
-        let optional = optional
-            .into_iter()
-            .filter_map(|(role, column)| Some((role, column.value.as_deref()?)));
-        Self {
-            chosen: std::iter::once((Role::Prompt, prompt.value.as_str()))
-                .chain(optional)
-                .collect(),
-        }
+        let optional = optional.into_iter().filter_map(|(role, column)| Some((role, column.value.as_deref()?)));
+        Self { chosen: std::iter::once((Role::Prompt, prompt.value.as_str())).chain(optional).collect() }
     }
 
     pub(super) fn names(&self) -> Vec<&'a str> {
@@ -96,19 +79,13 @@ impl<'a> Columns<'a> {
 
     /// The columns whose values are texts, also where they look like numbers.
     pub(super) fn text_names(&self) -> Vec<&'a str> {
-        self.chosen
-            .iter()
-            .filter(|(role, _)| *role != Role::Label)
-            .map(|(_, column)| *column)
-            .collect()
+        self.chosen.iter().filter(|(role, _)| *role != Role::Label).map(|(_, column)| *column).collect()
     }
 
     /// Whether a file has what is to be read, in types that can be.
     pub(super) fn check(&self, file: &str, schema: &Schema) -> Result<(), IngestError> {
         if schema.fields().is_empty() {
-            return Err(IngestError::EmptyFile {
-                file: file.to_owned(),
-            });
+            return Err(IngestError::EmptyFile { file: file.to_owned() });
         }
         for (role, column) in &self.chosen {
             let Ok(field) = schema.field_with_name(column) else {
@@ -135,15 +112,13 @@ impl<'a> Columns<'a> {
             };
             let array = batch.column(i + 1);
             // `check` let only types pass that convert; what is left is a text past the limit of its type.
-            cast(array, wanted)
-                .map(Some)
-                .map_err(|_| IngestError::ColumnType {
-                    file: file.to_owned(),
-                    column: self.chosen[i].1.to_owned(),
-                    role: role.name(),
-                    found: array.data_type().clone(),
-                    expected: role.expected(),
-                })
+            cast(array, wanted).map(Some).map_err(|_| IngestError::ColumnType {
+                file: file.to_owned(),
+                column: self.chosen[i].1.to_owned(),
+                role: role.name(),
+                found: array.data_type().clone(),
+                expected: role.expected(),
+            })
         };
         let text = |role| -> Result<Option<StringArray>, IngestError> {
             Ok(as_type(role, &DataType::Utf8)?.map(|array| array.as_string::<i32>().clone()))
@@ -155,34 +130,21 @@ impl<'a> Columns<'a> {
             group: text(Role::Group)?,
             response: text(Role::Response)?,
             split: text(Role::Split)?,
-            label: as_type(Role::Label, &DataType::Float32)?
-                .map(|array| array.as_primitive::<Float32Type>().clone()),
+            label: as_type(Role::Label, &DataType::Float32)?.map(|array| array.as_primitive::<Float32Type>().clone()),
         })
     }
 }
 
 fn missing(file: &str, column: &str, role: Role, schema: &Schema) -> IngestError {
-    let present: Vec<&str> = schema
-        .fields()
-        .iter()
-        .map(|field| field.name().as_str())
-        .collect();
+    let present: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let likeness = |name: &str| jaro_winkler(&name.to_lowercase(), &column.to_lowercase());
-    let nearest = present
-        .iter()
-        .copied()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let nearest = present.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     IngestError::MissingColumn {
         file: file.to_owned(),
         column: column.to_owned(),
         role: role.name(),
-        suggestion: nearest
-            .filter(|name| likeness(name) >= SIMILAR)
-            .map(str::to_owned),
-        present: present
-            .into_iter()
-            .map(|name| format!("`{name}`"))
-            .collect(),
+        suggestion: nearest.filter(|name| likeness(name) >= SIMILAR).map(str::to_owned),
+        present: present.into_iter().map(|name| format!("`{name}`")).collect(),
     }
 }
 
@@ -227,10 +189,7 @@ impl Values {
     }
 
     pub(super) fn label(&self, row: usize) -> Option<f32> {
-        self.label
-            .as_ref()
-            .filter(|labels| labels.is_valid(row))
-            .map(|labels| labels.value(row))
+        self.label.as_ref().filter(|labels| labels.is_valid(row)).map(|labels| labels.value(row))
     }
 }
 

@@ -58,7 +58,9 @@ impl<'a> ExampleEncoder<'a> {
         let rejected = self.turn(prompt, rejected).map_err(|source| TrainStageError::Turn { row: name(), source })?;
         let text = PairText { prompt: &chosen.prompt, chosen: &chosen.response, rejected: &rejected.response };
         let pair = self.with_encoder(|encoder| encoder.pair(&text));
-        pair.map_err(|source| encoding(&name(), source.into()))
+        let pair = pair.map_err(|source| encoding(&name(), source.into()))?;
+        self.expect_room(name, pair.chosen.n_tokens().max(pair.rejected.n_tokens()))?;
+        Ok(pair)
     }
 
     /// A prompt and its demonstrated answer; `name` is what the row is called in messages.
@@ -67,9 +69,20 @@ impl<'a> ExampleEncoder<'a> {
             Err(source) => Err(TrainStageError::Turn { row: name, source }),
             Ok(Turn { prompt, response }) => {
                 let sequence = self.with_encoder(|encoder| encoder.row(&prompt, &response));
-                sequence.map_err(|source| encoding(&name, source.into()))
+                let sequence = sequence.map_err(|source| encoding(&name, source.into()))?;
+                self.expect_room(|| name, sequence.n_tokens())?;
+                Ok(sequence)
             }
         }
+    }
+
+    /// `max_length` may be more than the model has positions; a sequence may not.
+    fn expect_room(&self, name: impl FnOnce() -> String, n_tokens: usize) -> Result<(), TrainStageError> {
+        let max = self.checkpoint.config.model.max_position_embeddings();
+        if n_tokens <= max {
+            return Ok(());
+        }
+        Err(TrainStageError::TooLong { row: name(), n_tokens, max, what: "positions of the model" })
     }
 
     fn turn(&self, prompt: &str, response: &str) -> Result<Turn, sluice_train::batch::TurnError> {

@@ -64,6 +64,9 @@ pub fn train(
 
 /// The model to train and its configuration.
 fn model(objectives: &[String], n_fresh: usize, start: &Start) -> Result<(Config, ArmoRm), StageError> {
+    if objectives.is_empty() {
+        return Err(TrainStageError::NoObjectives.into());
+    }
     let checkpoint = &start.checkpoint;
     let ModelConfig::Llama(body) = &checkpoint.config.model else { return Err(unfit(checkpoint).into()) };
     let config = grown(objectives, n_fresh, body, checkpoint)?;

@@ -3,14 +3,13 @@
 use burn::tensor::Device;
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
 use sluice_lm::config::ModelConfig;
-use sluice_lm::weights::FreshWeights;
+use sluice_lm::weights::{FreshWeights, Loader};
 use sluice_spec::stage::ModelRef;
 use sluice_spec::stage::train::{self, Train};
 use sluice_store::ModelDigest;
 
 use crate::model::{Causal, Fresh, ModelError, device, expect_causal, load};
 use crate::{StageContext, StageError};
-use sluice_lm::weights::Loader;
 
 /// Standard deviation of fresh matrices: `initializer_range` of the published configurations.
 const FRESH_STD: f64 = 0.02;
