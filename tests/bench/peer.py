@@ -21,6 +21,7 @@ class Peer:
     def hello(self, threads):
         torch.set_num_threads(threads)
         transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         return {"name": f"transformers {transformers.__version__} on torch {torch.__version__}"}
 
     def load(self, folder, learning_rate):
@@ -38,9 +39,9 @@ class Peer:
     def sample(self, prompts, new_tokens, temperature, top_p):
         """Every row to its last token: there is no token to stop at. A temperature of null is greedy decoding."""
         sampled = temperature is not None
-        how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if sampled else {"do_sample": False}
+        how = {"temperature": temperature, "top_p": top_p, "top_k": 0} if sampled else {}
         self.policy.generation_config = GenerationConfig(
-            max_new_tokens=new_tokens, eos_token_id=None, pad_token_id=0, use_cache=True, **how
+            max_new_tokens=new_tokens, eos_token_id=None, pad_token_id=0, use_cache=True, do_sample=sampled, **how
         )
         start = time.perf_counter()
         ids = torch.tensor(prompts)

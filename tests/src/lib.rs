@@ -9,6 +9,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+pub mod bench;
+
 /// The workspace's folder.
 pub fn workspace() -> &'static Path {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -70,7 +72,7 @@ impl Project {
     /// Runs the binary in the folder.
     pub fn sluice<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Said {
         let mut command = Command::new(binary());
-        command.args(arguments).current_dir(self.path()).env("SLUICE_COMMAND", "sluice");
+        command.args(arguments).current_dir(self.path()).env("SLUICE_COMMAND", "sluice").env("HF_HUB_CACHE", "hub");
         for name in ["SLUICE_LOG", "NO_COLOR", "COLUMNS"] {
             command.env_remove(name);
         }

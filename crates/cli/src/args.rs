@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit;
@@ -32,7 +32,13 @@ fn after_long_help() -> String {
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version, about = ABOUT, long_about = LONG_ABOUT, after_long_help = after_long_help())]
-#[command(arg_required_else_help = true, disable_help_subcommand = true, max_term_width = 110)]
+#[command(
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    max_term_width = 110
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -47,10 +53,10 @@ pub struct Global {
     /// The pipeline file
     #[arg(short, long, global = true, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,
-    /// The folder that paths in the pipeline file are relative to [default: the current folder]
+    /// Where paths in the pipeline file start [default: the current folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub project: Option<PathBuf>,
-    /// The folder of results [default: .sluice in the project folder]
+    /// Where results are kept [default: .sluice in the project folder]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// The profile of the pipeline file [default: its first]
@@ -59,8 +65,9 @@ pub struct Global {
     /// Put a value into the pipeline file, as in `--set params.seed=1`; may be repeated
     #[arg(long, global = true, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// What models run on
+    /// What models run on: auto or cpu [default: auto]
     #[arg(long, global = true, value_enum, default_value_t = DeviceChoice::Auto)]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
     pub device: DeviceChoice,
     /// Answer in JSON
     #[arg(long, global = true)]
@@ -69,14 +76,22 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Log more; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// When to colour
+    /// When to colour: auto, always or never [default: auto]
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
     pub color: ColorChoice,
-    /// Progress for people, or one JSON object a line; both to stderr
+    /// Progress as text or json, to stderr [default: text]
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
     pub log_format: LogFormat,
+    /// Print help; --help says more than -h
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
 }
 
 /// What models run on.

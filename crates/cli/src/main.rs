@@ -8,6 +8,7 @@ mod log;
 mod model_folder;
 mod output;
 mod pipeline_file;
+mod preflight;
 mod progress;
 mod render;
 mod session;

@@ -6,9 +6,12 @@ use std::time::Instant;
 
 use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, StageFailure, StageRunner};
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
-use sluice_spec::Location;
+use sluice_spec::{Location, Pipeline, Source};
 use sluice_stages::{Device, InputData, StageContext, StageError, StageInput, Unit};
 use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Store, StoreError};
+
+use crate::exit::Exit;
+use crate::world::tidy;
 
 /// Runs the stages of a project.
 pub struct Wire {
@@ -58,9 +61,39 @@ impl Wire {
         }
     }
 
+    /// Looks whether what a stage reads from outside of the store is there; opens nothing.
+    pub fn find(&self, pipeline: &Pipeline, source: &Source) -> Result<(), StageFailure> {
+        match source {
+            Source::Stage(_) => Ok(()),
+            Source::Files(patterns) => {
+                sluice_sql::matching(&self.project, patterns).map(drop).map_err(StageFailure::of)
+            }
+            Source::Folder(folder) => self.config_folder(folder).map(drop),
+            Source::Model(name) => {
+                pipeline.model(name).map_or(Ok(()), |model| self.model_folder(&model.location).map(drop))
+            }
+        }
+    }
+
+    fn config_folder(&self, folder: &str) -> Result<PathBuf, StageFailure> {
+        let folder = tidy(&self.project.join(folder));
+        match folder.join("config.json").is_file() {
+            true => Ok(folder),
+            false => Err(StageFailure::of(OutsideError::NoConfig { folder })),
+        }
+    }
+
+    fn model_folder(&self, location: &Location) -> Result<PathBuf, StageFailure> {
+        let folder = self.folder(location)?;
+        match folder.is_dir() {
+            true => Ok(folder),
+            false => Err(StageFailure::of(OutsideError::NoFolder { folder })),
+        }
+    }
+
     fn folder(&self, location: &Location) -> Result<PathBuf, StageFailure> {
         match location {
-            Location::Folder(folder) => Ok(self.project.join(folder)),
+            Location::Folder(folder) => Ok(tidy(&self.project.join(folder))),
             Location::HuggingFace { owner, name, revision } => {
                 let revision = revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
                 let reference = format!("hf://{owner}/{name}{revision}");
@@ -69,7 +102,7 @@ impl Wire {
         }
     }
 
-    /// What the stages call the inputs they are given. Files and folders they find themselves.
+    /// What the stages call the inputs they are given. Files they find themselves.
     fn stage_input(&self, input: &JobInput) -> Result<Option<StageInput>, StageFailure> {
         let data = match &input.given {
             Given::Output { output, .. } => match &output.artifact {
@@ -81,7 +114,11 @@ impl Wire {
             Given::Model { location, digest, .. } => {
                 InputData::Model { folder: self.folder(location)?, digest: *digest }
             }
-            Given::Files { .. } | Given::Config { .. } => return Ok(None),
+            Given::Config { folder, digest } => InputData::Model {
+                folder: self.config_folder(folder)?,
+                digest: ModelDigest::from_bytes(*digest.as_bytes()),
+            },
+            Given::Files { .. } => return Ok(None),
         };
         Ok(Some(StageInput { role: input.role.clone(), data }))
     }
@@ -101,10 +138,7 @@ impl StageRunner for Wire {
     }
 
     fn config_digest(&self, folder: &str) -> Result<ContentHash, StageFailure> {
-        let folder = self.project.join(folder);
-        if !folder.join("config.json").is_file() {
-            return Err(StageFailure::of(OutsideError::NoConfig { folder }));
-        }
+        let folder = self.config_folder(folder)?;
         let mut hasher = blake3::Hasher::new_derive_key("sluice config folder v1");
         for name in CONFIG_FILES {
             let file = folder.join(name);
@@ -117,10 +151,7 @@ impl StageRunner for Wire {
     }
 
     fn model_digest(&self, location: &Location) -> Result<ModelDigest, StageFailure> {
-        let folder = self.folder(location)?;
-        if !folder.is_dir() {
-            return Err(StageFailure::of(OutsideError::NoFolder { folder }));
-        }
+        let folder = self.model_folder(location)?;
         let compute =
             |folder: &Path| -> Result<[u8; 32], CheckpointError> { Ok(Checkpoint::open(folder)?.digest()?.0) };
         match self.store.folder_digest(&folder, "model digest v1", compute) {
@@ -169,8 +200,7 @@ fn engine_progress(progress: sluice_stages::Progress) -> Progress {
 }
 
 /// Whether a store's error is damage, a wrong folder, or bad luck.
-pub fn exit_of_store(error: &StoreError) -> crate::exit::Exit {
-    use crate::exit::Exit;
+pub fn exit_of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::Corrupt { .. } | StoreError::Json { .. } => Exit::Corrupt,
         StoreError::NewerFormat { .. } | StoreError::NotAStore { .. } | StoreError::NewerRecord { .. } => Exit::Usage,
@@ -179,8 +209,7 @@ pub fn exit_of_store(error: &StoreError) -> crate::exit::Exit {
 }
 
 /// What the process ends with when a stage failed so.
-pub fn exit_of(failure: &StageFailure) -> crate::exit::Exit {
-    use crate::exit::Exit;
+pub fn exit_of(failure: &StageFailure) -> Exit {
     let error = match failure {
         StageFailure::Interrupted => return Exit::Interrupted,
         StageFailure::Store(error) => return exit_of_store(error),

@@ -1,14 +1,17 @@
 //! Sampling answers from a causal language model, many at a time.
 //!
 //! Owns the batch: slots of a key-value cache, each working on one request; a finished request leaves its slot to the next
-//! waiting one, so that the batch stays full to the end. Requests that share a prompt are prefilled once. A request's random
-//! numbers come from its own seed and the position, so that its answer does not depend on its neighbours.
+//! waiting one, so that the batch stays full to the end. Requests that share a prompt are prefilled once. A small model
+//! works in as many batches as there are threads, since its products are too small to share. A request's random numbers come
+//! from its own seed and the position, and a row of a product does not depend on the other rows, so that an answer does not
+//! depend on its neighbours.
 //! Knows nothing of text: requests and completions are token ids.
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -95,7 +98,7 @@ pub enum GenerateError {
 }
 
 /// Answers every request, handing over each answer as it ends, in no fixed order.
-pub fn generate<M: CausalLm>(
+pub fn generate<M: CausalLm + Sync>(
     model: &M,
     requests: &[Request],
     config: &GenerateConfig,
@@ -103,18 +106,48 @@ pub fn generate<M: CausalLm>(
     on_done: &mut dyn FnMut(usize, Completion),
 ) -> Result<(), GenerateError> {
     check(model, requests)?;
-    let mut batch = Batch::new(model, requests, config);
-    let mut n_done = 0;
-    while batch.admit() {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(GenerateError::Cancelled { n_done, n_requests: requests.len() });
+    let n_workers = n_workers(model, config);
+    let config = &GenerateConfig { max_batch: config.max_batch.div_ceil(n_workers), ..config.clone() };
+    let waiting = &Mutex::new((0..requests.len()).collect());
+    // A worker that fails stops the others.
+    let (failed, n_done) = (&AtomicBool::new(false), &AtomicUsize::new(0));
+    let work = |sender: Sender<(usize, Completion)>| -> Result<(), GenerateError> {
+        let mut batch = Batch::new(model, requests, config, waiting);
+        while batch.admit() {
+            if cancel.load(Ordering::Relaxed) {
+                let (n_done, n_requests) = (n_done.load(Ordering::Relaxed), requests.len());
+                return Err(GenerateError::Cancelled { n_done, n_requests });
+            }
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let done = batch.step().inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            n_done.fetch_add(done.len(), Ordering::Relaxed);
+            for answer in done {
+                // The receiver lives as long as the workers.
+                let _ = sender.send(answer);
+            }
         }
-        for (index, completion) in batch.step()? {
-            n_done += 1;
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let (sender, answers) = channel();
+        let senders = vec![sender; n_workers];
+        let workers = scope.spawn(|| senders.into_par_iter().with_max_len(1).map(work).collect::<Result<(), _>>());
+        for (index, completion) in answers {
             on_done(index, completion);
         }
+        workers.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// One batch a thread for a model that fits the caches; one batch for a larger one, whose products fill all threads.
+fn n_workers<M: CausalLm>(model: &M, config: &GenerateConfig) -> usize {
+    const SMALL: usize = 16 << 20;
+    if model.clone().n_parameters() > SMALL {
+        return 1;
     }
-    Ok(())
+    rayon::current_num_threads().min(config.max_batch).max(1)
 }
 
 fn check<M: CausalLm>(model: &M, requests: &[Request]) -> Result<(), GenerateError> {
@@ -138,7 +171,7 @@ struct Batch<'a, M> {
     model: &'a M,
     requests: &'a [Request],
     config: &'a GenerateConfig,
-    waiting: VecDeque<usize>,
+    waiting: &'a Mutex<VecDeque<usize>>,
     cache: KvCache,
     slots: Vec<Option<Row>>,
 }
@@ -163,7 +196,12 @@ enum Progress {
 }
 
 impl<'a, M: CausalLm> Batch<'a, M> {
-    fn new(model: &'a M, requests: &'a [Request], config: &'a GenerateConfig) -> Self {
+    fn new(
+        model: &'a M,
+        requests: &'a [Request],
+        config: &'a GenerateConfig,
+        waiting: &'a Mutex<VecDeque<usize>>,
+    ) -> Self {
         let n_slots = config.max_batch.min(requests.len()).max(1);
         let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
         let capacity = (longest + config.max_new_tokens).min(model.max_positions());
@@ -171,8 +209,9 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             model,
             requests,
             config,
-            waiting: (0..requests.len()).collect(),
-            cache: model.new_cache(n_slots, capacity),
+            waiting,
+            // One slot more than rows: the place of a row that only keeps the products from being vectors.
+            cache: model.new_cache(n_slots + 1, capacity),
             slots: (0..n_slots).map(|_| None).collect(),
         }
     }
@@ -180,11 +219,12 @@ impl<'a, M: CausalLm> Batch<'a, M> {
     /// Puts waiting requests into free slots; false when nothing is left to do.
     fn admit(&mut self) -> bool {
         let mut leader: Option<usize> = None;
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for slot in 0..self.slots.len() {
             if self.slots[slot].is_some() {
                 continue;
             }
-            let Some(index) = self.waiting.pop_front() else { break };
+            let Some(index) = waiting.pop_front() else { break };
             let request = &self.requests[index];
             let shared = leader.filter(|leader| {
                 self.slots[*leader].as_ref().is_some_and(|row| self.requests[row.index].prompt == request.prompt)
@@ -234,6 +274,13 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             last_rows.push(rows.end - 1);
             segments.push(CachedSegment { rows, slot, n_past });
         }
+        if ids.len() == 1 {
+            // The product of a single row runs another kernel, which rounds differently from the one for many rows.
+            ids.push(ids[0]);
+            let slot = self.slots.len();
+            segments.push(CachedSegment { rows: 1..2, slot, n_past: segments[0].n_past });
+            last_rows.push(1);
+        }
         let hidden = self.model.hidden_cached(&ids, &segments.into(), &mut self.cache);
         let logits = self.model.next_logits(hidden, &last_rows, &self.cache);
         let logits = values(logits);
@@ -255,8 +302,8 @@ impl<'a, M: CausalLm> Batch<'a, M> {
     /// Chooses the next token of every row.
     fn choose(&mut self, logits: &[f32], logits_row_of_slot: &[usize]) -> Result<(), GenerateError> {
         let (w, decoding) = (self.model.vocab_size(), self.config.decoding);
-        self.slots.par_iter_mut().zip(logits_row_of_slot).try_for_each(|(row, logits_row)| {
-            let Some(row) = row else { return Ok(()) };
+        for (row, logits_row) in self.slots.iter_mut().zip(logits_row_of_slot) {
+            let Some(row) = row else { continue };
             row.state = Progress::Underway;
             let position = row.token_ids.len();
             let logits = &logits[logits_row * w..][..w];
@@ -264,8 +311,8 @@ impl<'a, M: CausalLm> Batch<'a, M> {
                 .map_err(|source| GenerateError::Sampling { index: row.index, position, source })?;
             row.token_ids.push(id);
             row.logps.push(log_probability(logits, id) as f32);
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// Takes the rows that are done out of their slots.

@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering;
 
+use crate::kernel::math::{self, vectorized};
+
 /// How tokens are drawn. A filter that is not set is off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -43,10 +45,9 @@ pub struct Candidate {
 /// Buffers that a filter reuses from row to row.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    entries: Vec<Entry>,
-    pool: Vec<Entry>,
     scores: Vec<f32>,
-    bins: Vec<f64>,
+    weights: Vec<f32>,
+    entries: Vec<Entry>,
     candidates: Vec<Candidate>,
 }
 
@@ -57,10 +58,6 @@ struct Entry {
     score: f32,
     weight: f32,
 }
-
-/// Bins of [`top_p_cut`]: each is this many nats of score wide. Below the last bin the mass is e^-32 of the top's.
-const BIN_NATS: f32 = 1.0 / 32.0;
-const N_BINS: usize = 1024;
 
 impl Sampling {
     pub fn new(
@@ -96,20 +93,20 @@ impl Sampling {
     /// Minus infinity is never a candidate. Takes O(vocabulary) time. Source: the processors of transformers.
     pub fn filter<'a>(&self, logits: &[f32], scratch: &'a mut Scratch) -> Result<&'a [Candidate], SamplingError> {
         let Self { temperature, top_k, top_p, min_p } = *self;
-        score(logits, temperature as f32, &mut scratch.entries)?;
-        if let Some(k) = top_k.filter(|k| *k < scratch.entries.len()) {
-            keep_top_k(k, scratch);
+        let Scratch { scores, weights, entries, candidates } = scratch;
+        score(logits, temperature as f32, scores)?;
+        if let Some(k) = top_k.filter(|k| *k < scores.len()) {
+            keep_top_k(k, scores, weights);
         }
-        if top_p.is_some() || min_p.is_some() {
-            weigh(&mut scratch.entries);
-        }
-        if let Some(p) = top_p.filter(|p| *p < 1.0) {
-            keep_top_p(p, scratch);
+        let total = weigh(scores, weights);
+        match top_p.filter(|p| *p < 1.0) {
+            Some(p) => keep_top_p(p, total, scores, weights, entries),
+            None => collect(scores, weights, 0.0, entries),
         }
         if let Some(p) = min_p {
-            scratch.entries.retain(|entry| f64::from(entry.weight) >= p);
+            entries.retain(|entry| f64::from(entry.weight) >= p);
         }
-        Ok(normalise(&scratch.entries, &mut scratch.candidates))
+        Ok(normalise(entries, candidates))
     }
 }
 
@@ -141,8 +138,13 @@ pub fn greedy(logits: &[f32]) -> Result<u32, SamplingError> {
 
 /// Natural logarithm of the probability of `id` under the unfiltered logits at temperature 1, nats.
 pub fn log_probability(logits: &[f32], id: u32) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
+    let (largest, total) = vectorized(
+        #[inline(always)]
+        || {
+            let largest = math::max(logits);
+            (largest, math::sum_of_exp(logits, largest))
+        },
+    );
     f64::from(logits[id as usize] - largest) - total.ln()
 }
 
@@ -178,87 +180,100 @@ fn check_logit(id: usize, value: f32) -> Result<(), SamplingError> {
     if value < f32::INFINITY { Ok(()) } else { Err(SamplingError::Logit { id, value }) }
 }
 
-fn score(logits: &[f32], temperature: f32, entries: &mut Vec<Entry>) -> Result<(), SamplingError> {
-    entries.clear();
-    for (id, &logit) in logits.iter().enumerate() {
-        check_logit(id, logit)?;
-        if logit > f32::NEG_INFINITY {
-            // A small temperature may take a finite logit out of range.
-            let score = (logit / temperature).clamp(f32::MIN, f32::MAX);
-            entries.push(Entry { id: id as u32, score, weight: 0.0 });
+/// `logit / temperature`, and that some token can be drawn from the result.
+fn score(logits: &[f32], temperature: f32, scores: &mut Vec<f32>) -> Result<(), SamplingError> {
+    scores.clear();
+    scores.resize(logits.len(), 0.0);
+    let (largest, is_sound) = vectorized(
+        #[inline(always)]
+        || {
+            let mut is_sound = true;
+            for (score, logit) in scores.iter_mut().zip(logits) {
+                is_sound &= *logit < f32::INFINITY;
+                // A small temperature may take a finite logit out of range; the largest number keeps the order.
+                *score = (logit / temperature).min(f32::MAX);
+            }
+            (math::max(scores), is_sound)
+        },
+    );
+    if !is_sound {
+        for (id, &logit) in logits.iter().enumerate() {
+            check_logit(id, logit)?;
         }
     }
-    if entries.is_empty() {
+    if largest == f32::NEG_INFINITY {
         return Err(SamplingError::NothingLeft { n_logits: logits.len() });
     }
     Ok(())
 }
 
-fn keep_top_k(k: usize, scratch: &mut Scratch) {
-    scratch.scores.clear();
-    scratch.scores.extend(scratch.entries.iter().map(|entry| entry.score));
-    let (_, &mut smallest, _) = scratch.scores.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
-    scratch.entries.retain(|entry| entry.score >= smallest);
-}
-
-fn weigh(entries: &mut [Entry]) {
-    let largest = largest_score(entries);
-    for entry in entries {
-        entry.weight = (entry.score - largest).exp();
+/// Takes the scores below the k-th largest out of the running.
+fn keep_top_k(k: usize, scores: &mut [f32], buffer: &mut Vec<f32>) {
+    buffer.clear();
+    buffer.extend_from_slice(scores);
+    let (_, &mut smallest, _) = buffer.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    for score in scores.iter_mut().filter(|score| **score < smallest) {
+        *score = f32::NEG_INFINITY;
     }
 }
 
-/// In f64, so that the unlikeliest tokens keep their digits too.
-fn normalise<'a>(entries: &[Entry], candidates: &'a mut Vec<Candidate>) -> &'a [Candidate] {
-    let largest = largest_score(entries);
-    candidates.clear();
-    candidates.extend(entries.iter().map(|entry| {
-        let weight = (f64::from(entry.score) - f64::from(largest)).exp();
-        Candidate { id: entry.id, probability: weight }
-    }));
-    let total: f64 = candidates.iter().map(|candidate| candidate.probability).sum();
-    candidates.iter_mut().for_each(|candidate| candidate.probability /= total);
-    candidates
+/// The weight of every score; gives back their sum.
+fn weigh(scores: &[f32], weights: &mut Vec<f32>) -> f64 {
+    weights.clear();
+    weights.extend_from_slice(scores);
+    vectorized(
+        #[inline(always)]
+        || {
+            let largest = math::max(scores);
+            for weight in weights.iter_mut() {
+                *weight = math::exp(*weight - largest);
+            }
+            math::sum(weights)
+        },
+    )
 }
 
-fn largest_score(entries: &[Entry]) -> f32 {
-    entries.iter().map(|entry| entry.score).fold(f32::NEG_INFINITY, f32::max)
+/// The tokens in the running whose weight is at least `floor`.
+fn collect(scores: &[f32], weights: &[f32], floor: f64, entries: &mut Vec<Entry>) {
+    entries.clear();
+    let rows = scores.iter().zip(weights).enumerate();
+    let kept = rows.filter(|(_, (score, weight))| **score > f32::NEG_INFINITY && f64::from(**weight) >= floor);
+    entries.extend(kept.map(|(id, (&score, &weight))| Entry { id: id as u32, score, weight }));
+}
+
+fn normalise<'a>(entries: &[Entry], candidates: &'a mut Vec<Candidate>) -> &'a [Candidate] {
+    let total: f64 = entries.iter().map(|entry| f64::from(entry.weight)).sum();
+    let largest = entries.iter().map(|entry| entry.score).fold(f32::NEG_INFINITY, f32::max);
+    candidates.clear();
+    // The unlikeliest tokens, which f32 cannot tell from nothing, keep their digits too.
+    let weight = |entry: &Entry| match entry.weight > 1e-30 {
+        true => f64::from(entry.weight),
+        false => (f64::from(entry.score) - f64::from(largest)).exp(),
+    };
+    let probability = |entry: &Entry| weight(entry) / total;
+    candidates.extend(entries.iter().map(|entry| Candidate { id: entry.id, probability: probability(entry) }));
+    candidates
 }
 
 /// Ascending, a token goes while the mass up to and with it is at most `1 - top_p`: descending, it stays while the mass
 /// before it is below `top_p`.
-fn keep_top_p(top_p: f64, scratch: &mut Scratch) {
-    let cut = top_p_cut(top_p, scratch);
-    scratch.entries.retain(|entry| descending(entry, &cut) != Ordering::Greater);
+fn keep_top_p(top_p: f64, total: f64, scores: &[f32], weights: &[f32], entries: &mut Vec<Entry>) {
+    // Tokens this light go whatever their order: all of them together weigh less than what may be dropped. Nearly the
+    // whole vocabulary goes here, unsorted.
+    let floor = (1.0 - top_p) * total / scores.len() as f64;
+    collect(scores, weights, floor, entries);
+    let cut = top_p_cut(top_p * total, entries);
+    entries.retain(|entry| descending(entry, &cut) != Ordering::Greater);
+    entries.sort_unstable_by_key(|entry| entry.id);
 }
 
-/// The last token that stays. Whole bins of mass are passed over first; only the bin that holds the cut is looked into,
-/// and there by halves, so that no long list is ever sorted.
-fn top_p_cut(top_p: f64, scratch: &mut Scratch) -> Entry {
-    let Scratch { entries, pool, bins, .. } = scratch;
-    let largest = largest_score(entries);
-    let bin = |entry: &Entry| (((largest - entry.score) / BIN_NATS) as usize).min(N_BINS - 1);
-    bins.clear();
-    bins.resize(N_BINS, 0.0);
-    for entry in entries.iter() {
-        bins[bin(entry)] += f64::from(entry.weight);
-    }
-    let mut left = top_p * bins.iter().sum::<f64>();
-    let mut holder = 0;
-    while holder + 1 < N_BINS && bins[holder] < left {
-        left -= bins[holder];
-        holder += 1;
-    }
-    pool.clear();
-    pool.extend(entries.iter().filter(|entry| bin(entry) == holder));
-    // Rounding may let the search run past the last bin that holds anything: then everything stays.
-    if pool.is_empty() {
-        return entries.iter().copied().max_by(descending).unwrap_or(entries[0]);
-    }
-    let mut range = 0..pool.len();
+/// The last token that stays when tokens are taken, heaviest first, until they weigh `left`: looked for by halves, so that
+/// no long list is ever sorted. Leaves the entries in another order.
+fn top_p_cut(mut left: f64, entries: &mut [Entry]) -> Entry {
+    let mut range = 0..entries.len();
     while range.len() > 1 {
         let middle = range.len() / 2;
-        let part = &mut pool[range.clone()];
+        let part = &mut entries[range.clone()];
         part.select_nth_unstable_by(middle, descending);
         let upper: f64 = part[..middle].iter().map(|entry| f64::from(entry.weight)).sum();
         if upper < left {
@@ -268,7 +283,7 @@ fn top_p_cut(top_p: f64, scratch: &mut Scratch) -> Entry {
             range.end = range.start + middle;
         }
     }
-    pool[range.start]
+    entries[range.start]
 }
 
 /// Larger scores first, of equal ones the lower id.

@@ -57,48 +57,79 @@ fn missing_columns(stage: &Stage, input: &Input) -> Option<Diagnostic> {
     Some(Diagnostic::new(Code::WrongProduct, input.place.unwrap_or(stage.name_span), message))
 }
 
-/// A fault if an objective learns from a column that the files of its rows are not mapped to.
+/// A fault if an objective learns from a column that the files of its rows do not fill.
 fn unfilled_columns(pipeline: &Pipeline, stage: &Stage, input: &Input) -> Option<Diagnostic> {
     let (Kind::Train(train), "rows", Source::Stage(read)) = (&stage.kind, input.role.as_str(), &input.source) else {
         return None;
     };
     let Kind::Ingest(ingest) = &pipeline.stage(&read.stage)?.kind else { return None };
-    let unmapped: Vec<&str> = needs(train).iter().filter(|column| !is_mapped(ingest, column)).copied().collect();
-    if unmapped.is_empty() {
+    let (unmapped, unkept) = (unmapped(train, ingest), unkept(train, ingest));
+    if unmapped.is_empty() && unkept.is_empty() {
         return None;
     }
-    let columns = unmapped.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(" and ");
-    let message = format!("stage `{}` learns from {columns}, which `{}` leaves empty", stage.name, read.stage);
-    let keys = unmapped.iter().map(|column| format!("{column}: COLUMN")).collect::<Vec<_>>().join(", ");
+    let columns: Vec<String> = unmapped.iter().chain(&unkept).map(|column| format!("`{column}`")).collect();
+    let message =
+        format!("stage `{}` learns from {}, which `{}` does not fill", stage.name, listed(&columns), read.stage);
+    let mapped: Vec<String> = unmapped.iter().map(|column| format!("{column}: COLUMN")).collect();
+    let map = (!unmapped.is_empty()).then(|| format!("`map: {{ {} }}`", mapped.join(", ")));
+    let keep = (!unkept.is_empty()).then(|| format!("`keep: [{}]`", unkept.join(", ")));
+    let keys: Vec<String> = map.into_iter().chain(keep).collect();
     let from: Span = ingest.from.place.unwrap_or(stage.name_span);
     let fault = Diagnostic::new(Code::MissingKey, input.place.unwrap_or(stage.name_span), message);
     Some(
         fault
             .related(from, "the files are read here")
-            .help(format!("say which columns of the files they are: `map: {{ {keys} }}`")),
+            .help(format!("say which columns of the files they are: {}", listed(&keys))),
     )
 }
 
-/// The columns that are optional in a `prompts` table, but not for this objective.
-fn needs(train: &Train) -> &'static [&'static str] {
-    match train.objective.value {
-        Objective::Sft(_) => &["response"],
-        Objective::Reward(_) => &["response", "label"],
-        _ => &[],
-    }
+/// The columns that are optional in a `prompts` table, but not for this objective, and that no column is mapped to.
+fn unmapped(train: &Train, ingest: &Ingest) -> Vec<&'static str> {
+    let needs_label = match &train.objective.value {
+        Objective::Sft(_) => false,
+        // The label stands for the first objective where no column has its name.
+        Objective::Reward(reward) => {
+            let objectives = reward.objectives.as_slice();
+            objectives.first().is_none_or(|first| !ingest.keep.has(first)) || objectives.iter().any(is_label)
+        }
+        _ => return Vec::new(),
+    };
+    let response = ingest.map.response.is_none().then_some("response");
+    let label = (needs_label && ingest.map.label.is_none()).then_some("label");
+    response.into_iter().chain(label).collect()
 }
 
-fn is_mapped(ingest: &Ingest, column: &str) -> bool {
-    match column {
-        "response" => ingest.map.response.is_some(),
-        "label" => ingest.map.label.is_some(),
-        _ => true,
+/// The objectives behind the first that no column of the rows is named after.
+fn unkept<'p>(train: &'p Train, ingest: &Ingest) -> Vec<&'p str> {
+    let Objective::Reward(reward) = &train.objective.value else { return Vec::new() };
+    let others = reward.objectives.iter().skip(1).filter(|name| !is_label(name) && !ingest.keep.has(name));
+    others.map(String::as_str).collect()
+}
+
+fn is_label(objective: &String) -> bool {
+    objective == "label"
+}
+
+/// "a, b and c".
+fn listed(words: &[String]) -> String {
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a user may not keep, because the table has it.
+    #[test]
+    fn columns_of_prompts_have_one_name() {
+        let schema = sluice_table::Prompts::schema();
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, sluice_spec::stage::ingest::COLUMNS);
+    }
 
     /// The two crates that name table kinds, and cannot see each other, use the same names.
     #[test]

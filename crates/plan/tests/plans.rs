@@ -47,6 +47,23 @@ fn the_main_pipeline_is_a_line() {
 }
 
 #[test]
+fn each_tiny_model_is_a_language_model_first() {
+    let text = include_str!("../../../pipelines/tiny-models.yaml");
+    let plan = plan_of("tiny-models.yaml", text, None).expect("it has no faults");
+    expect![[r#"
+        ingest clean_rows     <- from=data/tasks/sft_clean.parquet
+        └─ train taught       <- rows=clean_rows, model=data/tiny/policy
+        ingest mixed_rows     <- from=data/tasks/sft_mixed.parquet
+        └─ train policy       <- rows=mixed_rows, model=taught
+        ingest right_rows     <- from=data/tasks/reward_rows.parquet
+        └─ train reader       <- rows=right_rows, model=data/tiny/reward-lm
+        ingest labelled_rows  <- from=data/tasks/reward_rows.parquet
+        └─ train reward       <- rows=labelled_rows, model=reader
+    "#]]
+    .assert_eq(&plan.to_string());
+}
+
+#[test]
 fn two_branches_meet_in_a_query() {
     check(
         "  prompts: { ingest: { from: [a.jsonl, b.jsonl], heldout_from: c.csv } }
@@ -106,7 +123,7 @@ fn stages_without_edges_keep_the_order_of_the_file() {
 #[test]
 fn a_chain_of_training_rounds() {
     check(
-        "  rows: { ingest: { from: rows.parquet, map: { response: answer, label: grade } } }
+        "  rows: { ingest: { from: rows.parquet, map: { response: answer, label: grade }, keep: [short] } }
   base: { train: { rows: rows, model: { init: configs/tiny }, objective: { sft: {} }, learning_rate: 1e-3 } }
   judge: { train: { rows: rows, model: base, objective: { reward: { objectives: [right, short] } }, learning_rate: 1e-3 } }
   answers: { sample: { prompts: rows, model: base } }
@@ -132,19 +149,55 @@ fn an_objective_needs_its_columns_filled() {
   fine: { train: { rows: graded, model: policy, objective: { sft: {} }, learning_rate: 1e-3 } }
 ",
         expect![[r#"
-            p.yaml:6:26: stage `base` learns from `response`, which `rows` leaves empty [missing-key]
+            p.yaml:6:26: stage `base` learns from `response`, which `rows` does not fill [missing-key]
                 6 |   base: { train: { rows: rows, model: policy, objective: { sft: {} }, learning_rate: 1e-3 } }
                   |                          ^^^^
                 4 |   rows: { ingest: { from: rows.parquet } }
                   |                           ^^^^^^^^^^^^ the files are read here
                    help: say which columns of the files they are: `map: { response: COLUMN }`
 
-            p.yaml:7:27: stage `judge` learns from `response` and `label`, which `rows` leaves empty [missing-key]
+            p.yaml:7:27: stage `judge` learns from `response` and `label`, which `rows` does not fill [missing-key]
                 7 |   judge: { train: { rows: rows, model: policy, objective: { reward: { objectives: [right] } }, learning_rate: 1e-3 } }
                   |                           ^^^^
                 4 |   rows: { ingest: { from: rows.parquet } }
                   |                           ^^^^^^^^^^^^ the files are read here
                    help: say which columns of the files they are: `map: { response: COLUMN, label: COLUMN }`
+        "#]],
+    );
+}
+
+#[test]
+fn objectives_of_a_reward_model_are_columns_of_its_rows() {
+    check(
+        "  bare: { ingest: { from: rows.parquet, map: { response: answer } } }
+  graded: { ingest: { from: rows.parquet, map: { response: answer, label: grade } } }
+  kept: { ingest: { from: rows.parquet, map: { response: answer }, keep: [right, short, sure] } }
+  a: { train: { rows: bare, model: policy, objective: { reward: { objectives: [right, short] } }, learning_rate: 1e-3 } }
+  b: { train: { rows: graded, model: policy, objective: { reward: { objectives: [right, short, sure] } }, learning_rate: 1e-3 } }
+  c: { train: { rows: kept, model: policy, objective: { reward: { objectives: [right, short] } }, learning_rate: 1e-3 } }
+  d: { train: { rows: bare, model: policy, objective: { reward: { objectives: [right, label] } }, learning_rate: 1e-3 } }
+",
+        expect![[r#"
+            p.yaml:7:23: stage `a` learns from `label` and `short`, which `bare` does not fill [missing-key]
+                7 |   a: { train: { rows: bare, model: policy, objective: { reward: { objectives: [right, short] } }, learning_rate: 1e-3 } }
+                  |                       ^^^^
+                4 |   bare: { ingest: { from: rows.parquet, map: { response: answer } } }
+                  |                           ^^^^^^^^^^^^ the files are read here
+                   help: say which columns of the files they are: `map: { label: COLUMN }` and `keep: [short]`
+
+            p.yaml:8:23: stage `b` learns from `short` and `sure`, which `graded` does not fill [missing-key]
+                8 |   b: { train: { rows: graded, model: policy, objective: { reward: { objectives: [right, short, sure] } }, learning_rate: 1e-3 } }
+                  |                       ^^^^^^
+                5 |   graded: { ingest: { from: rows.parquet, map: { response: answer, label: grade } } }
+                  |                             ^^^^^^^^^^^^ the files are read here
+                   help: say which columns of the files they are: `keep: [short, sure]`
+
+            p.yaml:10:23: stage `d` learns from `label`, which `bare` does not fill [missing-key]
+               10 |   d: { train: { rows: bare, model: policy, objective: { reward: { objectives: [right, label] } }, learning_rate: 1e-3 } }
+                  |                       ^^^^
+                4 |   bare: { ingest: { from: rows.parquet, map: { response: answer } } }
+                  |                           ^^^^^^^^^^^^ the files are read here
+                   help: say which columns of the files they are: `map: { label: COLUMN }`
         "#]],
     );
 }

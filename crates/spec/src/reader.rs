@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
     }
 
     /// "stage `pairs`: `pair.ties`", for the beginning of a message.
-    fn whereabouts(&self) -> String {
+    pub(crate) fn whereabouts(&self) -> String {
         match (self.subject.as_str(), self.trail.join(".")) {
             (subject, trail) if trail.is_empty() => subject.to_owned(),
             ("", trail) => format!("`{trail}`"),

@@ -55,7 +55,7 @@ fn shown_value(value: &LeafValue) -> String {
 fn ingest() {
     check(
         "{ ingest: { from: a.jsonl } }",
-        "{ ingest: { split: { seed: 0, heldout: 5e-2, column: null }, limit: ~, dedup: true, where: , heldout_from: b.csv,
+        "{ ingest: { split: { seed: 0, heldout: 5e-2, column: null }, limit: ~, dedup: true, where: , keep: [], heldout_from: b.csv,
            map: { label: null, response: null, group: null, reference: null, prompt: prompt }, format: null, from: [a.jsonl] } }",
         expect![[r#"
             format = null
@@ -64,6 +64,7 @@ fn ingest() {
             map.group = null
             map.response = null
             map.label = null
+            keep = []
             where = null
             dedup = bool true
             limit = null
@@ -252,7 +253,7 @@ fn training_of_a_reward_model() {
     check(
         "{ train: { rows: prompts, model: { init: shapes/reward }, objective: { reward: { objectives: [right, short] } }, learning_rate: 1e-6 } }",
         &format!(
-            "{{ train: {{ {TRAIN}, objective: {{ reward: {{ grow_layers: 0, preference_weight: 1, lm_weight: 0.5, correctness_weight: 1,
+            "{{ train: {{ {TRAIN}, objective: {{ reward: {{ grow_layers: 0, preference_weight: 1, lm_weight: 0.5, objectives_weight: 1, correctness_weight: 1,
                objectives: [right, short] }} }}, model: {{ init: shapes/reward }}, rows: prompts }} }}"
         ),
         expect![[r#"
@@ -260,6 +261,7 @@ fn training_of_a_reward_model() {
             objective = text "reward"
             objective.reward.objectives = [text "right", text "short"]
             objective.reward.correctness_weight = float 1.0
+            objective.reward.objectives_weight = float 1.0
             objective.reward.lm_weight = float 0.5
             objective.reward.preference_weight = float 1.0
             objective.reward.grow_layers = int 0

@@ -4,20 +4,23 @@
 //! Files are read one after another, sorted by path, each in file order, so equal files give an equal table.
 
 mod columns;
+mod kept;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
 use sluice_spec::stage::ingest::{Format, Ingest, Split as SplitParams};
 use sluice_sql::{Condition, DataFile, DataFormat, Session, SqlError, matching};
 use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split, Vocabulary};
 
 use crate::{Produced, Progress, StageContext, StageError};
 use columns::{Columns, Values};
+use kept::KeptValues;
 
-/// Rows of a batch of the output.
+/// Rows that a batch of the output has at least, but for the last.
 const BATCH_ROWS: usize = 8192;
 
 /// Files that give no prompts.
@@ -33,26 +36,35 @@ pub enum IngestError {
     MissingColumn { file: String, column: String, role: &'static str, present: Vec<String>, suggestion: Option<String> },
     #[error("column `{column}` of {file} is {found}, but `{role}` is read from {expected}")]
     ColumnType { file: String, column: String, role: &'static str, found: DataType, expected: &'static str },
+    #[error(
+        "`keep` names column `{column}`, which is {first_type} in {first} and {second_type} in {second}; it must have one \
+         type in all files"
+    )]
+    KeptTypes { column: String, first: String, first_type: DataType, second: String, second_type: DataType },
+    #[error("take over the columns that `keep` names")]
+    Keep { source: ArrowError },
     #[error("apply the condition `{text}` to {file}")]
     Condition { text: String, file: String, source: SqlError },
     #[error("row {row} of {file} has the split `{found}`, expected {}", expected.join(" or "))]
     UnknownSplit { file: String, row: u64, found: String, expected: Vec<String> },
-    #[error("no prompts left of {n_read} rows: {}", counts.join(", "))]
-    NothingLeft { n_read: u64, counts: Vec<String> },
+    #[error("none of {n_read} rows gives a prompt{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "))]
+    NothingLeft { n_read: u64, reasons: Vec<String> },
 }
 
 pub fn run(params: &Ingest, context: &StageContext<'_>) -> Result<Produced, StageError> {
-    let Ingested { batches, counts } = ingest(params, context.project, &|n_read| {
+    let Ingested { schema, batches, counts } = ingest(params, context.project, &|n_read| {
         context.report(Progress::rows(n_read, None));
         context.stop_if_cancelled()
     })?;
-    let output = context.write_table(Prompts::NAME, Prompts::schema(), batches.into_iter().map(Ok))?;
+    let output = context.write_table(Prompts::NAME, schema, batches.into_iter().map(Ok))?;
     Ok(Produced::new(vec![output]).with_metrics(counts.metrics()))
 }
 
 /// The prompts of some files.
 #[derive(Debug)]
 pub struct Ingested {
+    /// The columns of a `prompts` table, and behind them the kept ones.
+    pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
     pub counts: Counts,
 }
@@ -79,31 +91,36 @@ pub fn ingest(
     project: &Path,
     after_batch: &dyn Fn(u64) -> Result<(), StageError>,
 ) -> Result<Ingested, StageError> {
-    let Ingest { from, heldout_from, format, map, filter, dedup, limit, split } = params;
+    let Ingest { from, heldout_from, format, map, keep, filter, dedup, limit, split } = params;
     let reading = Reading {
         session: Session::new(Vec::new())?,
         project,
         format: format.value,
-        columns: Columns::of(map, split),
+        columns: Columns::of(map, split, keep),
         filter: filter.value.as_deref(),
         after_batch,
     };
 
+    let train_files = reading.open_all(&from.value)?;
+    let heldout_files = heldout_from.as_ref().map(|patterns| reading.open_all(&patterns.value)).transpose()?;
+    let heldout_files = heldout_files.unwrap_or_default();
+    let schemas = train_files.iter().chain(&heldout_files).map(|(path, file)| (reading.shown(path), file.schema()));
+    let schema = kept::schema(keep.names(), &schemas.collect::<Vec<_>>())?;
+
     // Held-out files come first although their rows stand last: a prompt in both must not be trained on.
-    let mut heldout = Gathered::new(dedup.value, None, HashSet::new());
-    if let Some(patterns) = heldout_from {
-        heldout.read(&reading, &patterns.value, &|_, _| Split::Heldout)?;
-    }
+    let mut heldout = Gathered::new(dedup.value, None, HashSet::new(), &schema);
+    heldout.read(&reading, &heldout_files, &|_, _| Split::Heldout)?;
     let limit = limit.value.map(|count| u64::from(count.get()));
-    let mut train = Gathered::new(dedup.value, limit, std::mem::take(&mut heldout.seen));
+    let mut train = Gathered::new(dedup.value, limit, std::mem::take(&mut heldout.seen), &schema);
     train.counts.n_read = heldout.counts.n_read;
-    train.read(&reading, &from.value, &|id, written| written.unwrap_or_else(|| split_by_digest(id, split)))?;
+    train.read(&reading, &train_files, &|id, written| written.unwrap_or_else(|| split_by_digest(id, split)))?;
 
     let counts = train.counts.and(heldout.counts);
     if counts.n_train + counts.n_heldout == 0 {
         return Err(counts.nothing_left().into());
     }
-    Ok(Ingested { batches: train.finish().into_iter().chain(heldout.finish()).collect(), counts })
+    let batches = train.finish()?.into_iter().chain(heldout.finish()?).collect();
+    Ok(Ingested { schema, batches, counts })
 }
 
 /// Which split a prompt falls into: its digest, salted with the seed, as a number from 0 to 1, is below the share.
@@ -130,6 +147,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// The files of some patterns, sorted by path. That they have what is asked of them shows before a row is read.
+    fn open_all(&self, patterns: &[String]) -> Result<Vec<(PathBuf, DataFile<'_>)>, StageError> {
+        let paths = matching(self.project, patterns)?;
+        paths.into_iter().map(|path| self.open(&path).map(|file| (path, file))).collect()
+    }
+
     fn open(&self, path: &Path) -> Result<DataFile<'_>, StageError> {
         let format = match self.format {
             Some(Format::Parquet) => DataFormat::Parquet,
@@ -169,43 +192,58 @@ struct Gathered {
     /// Prompts of the held-out files.
     reserved: HashSet<PromptId>,
     builder: PromptsBuilder,
+    kept: KeptValues,
+    schema: SchemaRef,
     batches: Vec<RecordBatch>,
     counts: Counts,
 }
 
 impl Gathered {
-    fn new(dedup: bool, limit: Option<u64>, reserved: HashSet<PromptId>) -> Self {
+    fn new(dedup: bool, limit: Option<u64>, reserved: HashSet<PromptId>, schema: &SchemaRef) -> Self {
         Self {
             dedup,
             limit,
             seen: HashSet::new(),
             reserved,
             builder: PromptsBuilder::new(),
+            kept: KeptValues::new(schema.fields().len() - Prompts::schema().fields().len()),
+            schema: schema.clone(),
             batches: Vec::new(),
             counts: Counts::default(),
         }
     }
 
-    fn read(&mut self, reading: &Reading<'_>, patterns: &[String], rule: &SplitRule<'_>) -> Result<(), StageError> {
-        for path in matching(reading.project, patterns)? {
+    fn read(
+        &mut self,
+        reading: &Reading<'_>,
+        files: &[(PathBuf, DataFile<'_>)],
+        rule: &SplitRule<'_>,
+    ) -> Result<(), StageError> {
+        for (path, file) in files {
             if self.is_full() {
                 break;
             }
-            self.read_file(reading, &path, rule)?;
+            self.read_file(reading, path, file, rule)?;
         }
         Ok(())
     }
 
-    fn read_file(&mut self, reading: &Reading<'_>, path: &PathBuf, rule: &SplitRule<'_>) -> Result<(), StageError> {
-        let file = reading.open(path)?;
+    fn read_file(
+        &mut self,
+        reading: &Reading<'_>,
+        path: &Path,
+        file: &DataFile<'_>,
+        rule: &SplitRule<'_>,
+    ) -> Result<(), StageError> {
         let source = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         let mut source_row = 0;
-        let condition = reading.condition(&file, path)?;
+        let condition = reading.condition(file, path)?;
         for batch in file.scan(&reading.columns.names(), condition)? {
             let values = reading.columns.values(&reading.shown(path), &batch?)?;
+            let mut taken = Vec::new();
             for row in 0..values.len() {
                 if self.is_full() {
-                    return Ok(());
+                    break;
                 }
                 let written = values
                     .split(row)
@@ -218,14 +256,24 @@ impl Gathered {
                         })
                     })
                     .transpose();
-                self.judge(&values, row, &source, source_row, |id| Ok(rule(id, written?)))?;
+                if self.judge(&values, row, &source, source_row, |id| Ok(rule(id, written?)))? {
+                    taken.push(row as u64);
+                }
                 source_row += 1;
+            }
+            self.kept.push(values.kept(), taken).map_err(|source| IngestError::Keep { source })?;
+            if self.builder.len() >= BATCH_ROWS {
+                self.close_batch()?;
+            }
+            if self.is_full() {
+                break;
             }
             (reading.after_batch)(self.counts.n_read)?;
         }
         Ok(())
     }
 
+    /// Takes a row up if nothing speaks against it, and says whether it did.
     fn judge(
         &mut self,
         values: &Values,
@@ -233,24 +281,24 @@ impl Gathered {
         source: &str,
         source_row: u64,
         split: impl FnOnce(PromptId) -> Result<Split, IngestError>,
-    ) -> Result<(), IngestError> {
+    ) -> Result<bool, IngestError> {
         self.counts.n_read += 1;
         if !values.keep(row) {
             self.counts.n_filtered += 1;
-            return Ok(());
+            return Ok(false);
         }
         let Some(prompt) = values.prompt(row).filter(|prompt| !prompt.trim().is_empty()) else {
             self.counts.n_empty += 1;
-            return Ok(());
+            return Ok(false);
         };
         let id = PromptId::of(prompt);
         if self.reserved.contains(&id) {
             self.counts.n_contaminated += 1;
-            return Ok(());
+            return Ok(false);
         }
         if !self.seen.insert(id) && self.dedup {
             self.counts.n_duplicates += 1;
-            return Ok(());
+            return Ok(false);
         }
         let split = split(id)?;
         match split {
@@ -268,9 +316,12 @@ impl Gathered {
             response: values.response(row),
             label: values.label(row),
         });
-        if self.builder.len() == BATCH_ROWS {
-            self.batches.push(self.builder.finish());
-        }
+        Ok(true)
+    }
+
+    fn close_batch(&mut self) -> Result<(), IngestError> {
+        let batch = self.kept.append_to(&self.builder.finish(), &self.schema);
+        self.batches.push(batch.map_err(|source| IngestError::Keep { source })?);
         Ok(())
     }
 
@@ -278,11 +329,11 @@ impl Gathered {
         self.limit.is_some_and(|limit| self.counts.n_train + self.counts.n_heldout >= limit)
     }
 
-    fn finish(mut self) -> Vec<RecordBatch> {
+    fn finish(mut self) -> Result<Vec<RecordBatch>, IngestError> {
         if !self.builder.is_empty() {
-            self.batches.push(self.builder.finish());
+            self.close_batch()?;
         }
-        self.batches
+        Ok(self.batches)
     }
 }
 
@@ -315,8 +366,13 @@ impl Counts {
     }
 
     fn nothing_left(self) -> IngestError {
-        let dropped = self.metrics().into_iter().filter(|(name, n)| name.starts_with("dropped") && *n > 0.0);
-        let counts = dropped.map(|(name, n)| format!("{n} {name}")).collect();
-        IngestError::NothingLeft { n_read: self.n_read, counts }
+        let Counts { n_read, n_filtered, n_empty, n_duplicates: _, n_contaminated, n_train: _, n_heldout: _ } = self;
+        let reasons = [
+            (n_filtered, "do not meet `where`"),
+            (n_empty, "have no text in the prompt column"),
+            (n_contaminated, "are in the held-out files too"),
+        ];
+        let reasons = reasons.iter().filter(|(n, _)| *n > 0).map(|(n, reason)| format!("{n} {reason}"));
+        IngestError::NothingLeft { n_read, reasons: reasons.collect() }
     }
 }

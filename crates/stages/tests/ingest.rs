@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
+use arrow::array::RecordBatch;
+use arrow::util::display::array_value_to_string;
 use expect_test::{Expect, expect};
 use sluice_spec::{Kind, Options, parse};
 use sluice_stages::ingest::{Ingested, ingest};
@@ -45,17 +47,26 @@ fn check(body: &str, files: &[(&str, &str)], expected: Expect) {
 fn shown(ingested: &Ingested) -> String {
     let mut lines = Vec::new();
     for batch in &ingested.batches {
-        for row in Prompts::view(batch).expect("a prompts table").rows() {
+        for (n_row, row) in Prompts::view(batch).expect("a prompts table").rows().enumerate() {
             let extra = [("reference", row.reference), ("group", row.group), ("response", row.response)];
             let extra: String =
                 extra.iter().filter_map(|(name, value)| value.map(|value| format!(" {name}={value:?}"))).collect();
             let label = row.label.map(|label| format!(" label={label}")).unwrap_or_default();
-            lines.push(format!("{:?} {} {}:{}{extra}{label}", row.prompt, row.split, row.source, row.source_row));
+            let kept = kept(batch, n_row);
+            lines.push(format!("{:?} {} {}:{}{extra}{label}{kept}", row.prompt, row.split, row.source, row.source_row));
         }
     }
     let counts = ingested.counts.metrics();
     lines.extend(counts.iter().filter(|(_, n)| *n > 0.0).map(|(name, n)| format!("{name}: {n}")));
     lines.join("\n")
+}
+
+/// The cells behind those of a `prompts` table, each with its type.
+fn kept(batch: &RecordBatch, row: usize) -> String {
+    let own = Prompts::schema().fields().len();
+    let columns = batch.schema_ref().fields().iter().zip(batch.columns()).skip(own);
+    let cell = |column| array_value_to_string(column, row).expect("a value that can be shown");
+    columns.map(|(field, column)| format!(" {}={:?}:{}", field.name(), cell(column), field.data_type())).collect()
 }
 
 const NO_SPLIT: &str = "split: { heldout: 0 }";
@@ -119,18 +130,26 @@ fn rows_that_are_left_out_are_counted_and_numbers_of_rows_stay() {
 #[test]
 fn duplicates_stay_when_asked_and_the_limit_counts_rows_that_are_kept() {
     let file = [("x.csv", "prompt\na\na\nb\nc\n")];
-    check(&format!("from: x.csv, dedup: false, limit: 3, {NO_SPLIT}"), &file, expect![[r#"
+    check(
+        &format!("from: x.csv, dedup: false, limit: 3, {NO_SPLIT}"),
+        &file,
+        expect![[r#"
         "a" train x.csv:0
         "a" train x.csv:1
         "b" train x.csv:2
         rows_read: 3
-        train: 3"#]]);
-    check(&format!("from: x.csv, limit: 2, {NO_SPLIT}"), &file, expect![[r#"
+        train: 3"#]],
+    );
+    check(
+        &format!("from: x.csv, limit: 2, {NO_SPLIT}"),
+        &file,
+        expect![[r#"
         "a" train x.csv:0
         "b" train x.csv:2
         rows_read: 3
         dropped_duplicate: 1
-        train: 2"#]]);
+        train: 2"#]],
+    );
 }
 
 #[test]
@@ -174,26 +193,138 @@ fn the_split_depends_on_text_and_seed_alone() {
 }
 
 #[test]
+fn kept_columns_stand_behind_the_others_in_their_own_types() {
+    check(
+        &format!("from: 'x/*.jsonl', heldout_from: h.csv, keep: [n, tags, keep], where: n < 9, {NO_SPLIT}"),
+        &[
+            (
+                "x/a.jsonl",
+                "{\"prompt\": \"a\", \"n\": 1, \"tags\": \"t\", \"keep\": 0.5}\n\
+                {\"prompt\": \"b\", \"n\": 9, \"tags\": \"u\", \"keep\": 1.5}\n\
+                {\"prompt\": \"c\", \"tags\": \"v\", \"keep\": 2.5, \"n\": 3}\n",
+            ),
+            (
+                "x/b.jsonl",
+                "{\"prompt\": \"a\", \"n\": 2, \"tags\": \"w\", \"keep\": 3.5}\n\
+                {\"prompt\": \"d\", \"n\": 4, \"tags\": null, \"keep\": 4.5}\n\
+                {\"prompt\": \"h\", \"n\": 4, \"tags\": \"x\", \"keep\": 5.5}\n",
+            ),
+            ("h.csv", "n,keep,tags,prompt\n7,6.5,y,h\n"),
+        ],
+        expect![[r#"
+            "a" train a.jsonl:0 n="1":Int64 tags="t":Utf8 keep="0.5":Float64
+            "c" train a.jsonl:2 n="3":Int64 tags="v":Utf8 keep="2.5":Float64
+            "d" train b.jsonl:1 n="4":Int64 tags="":Utf8 keep="4.5":Float64
+            "h" heldout h.csv:0 n="7":Int64 tags="y":Utf8 keep="6.5":Float64
+            rows_read: 7
+            dropped_where: 1
+            dropped_duplicate: 1
+            dropped_contaminated: 1
+            train: 3
+            heldout: 1"#]],
+    );
+}
+
+#[test]
+fn kept_columns_of_many_batches_keep_to_their_rows() {
+    let rows: String =
+        (0..40_000).map(|i| format!("{{\"prompt\": \"question {i}\", \"n\": {i}, \"l\": [{i}]}}\n")).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("x.jsonl"), rows).expect("a file");
+    let body = "from: x.jsonl, keep: [l, n], where: n % 3 < 2, split: { heldout: 0 }, limit: 26000";
+    let ingested = ingest(&params(body), folder.path(), &|_| Ok(())).expect("prompts");
+    assert!(ingested.batches.len() > 1);
+    let mut expected = (0..40_000_u32).filter(|i| i % 3 < 2);
+    for batch in &ingested.batches {
+        assert_eq!(batch.schema(), ingested.schema);
+        for (n_row, row) in Prompts::view(batch).expect("a prompts table").rows().enumerate() {
+            let i = expected.next().expect("a row");
+            assert_eq!(row.prompt, format!("question {i}"));
+            assert_eq!(kept(batch, n_row), format!(" l=\"[{i}]\":List(Int64) n=\"{i}\":Int64"));
+        }
+    }
+    assert_eq!(ingested.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 26_000);
+}
+
+#[test]
+fn kept_columns_must_be_there_in_one_type() {
+    check(
+        "from: x.csv, keep: [grde]",
+        &[("x.csv", "prompt,grade\na,1\n")],
+        expect!["x.csv has no column `grde` to read `keep` from; it has `prompt`, `grade`; did you mean `grade`?"],
+    );
+    check(
+        "from: [x.csv, y.csv], keep: [grade]",
+        &[("x.csv", "prompt,grade\na,1\n"), ("y.csv", "prompt,grade\nb,0.5\n")],
+        expect![
+            "`keep` names column `grade`, which is Int64 in x.csv and Float64 in y.csv; it must have one type in all files"
+        ],
+    );
+}
+
+#[test]
 fn files_that_do_not_fit_say_what_would() {
     let file = [("data/x.csv", "question,answr,n\na,b,1\n")];
-    check("from: data/y.csv", &file, expect!["no file matches `data/y.csv` in PROJECT; beside it there is `data/x.csv`"]);
-    check("from: data/x.csv", &file, expect!["data/x.csv has no column `prompt` to read `map.prompt` from; it has `question`, `answr`, `n`"]);
-    check("from: data/x.csv, map: { prompt: question, reference: answer }", &file, expect!["data/x.csv has no column `answer` to read `map.reference` from; it has `question`, `answr`, `n`; did you mean `answr`?"]);
-    check("from: data/x.csv, map: { prompt: question, label: answr }", &file, expect!["column `answr` of data/x.csv is Utf8, but `map.label` is read from numbers"]);
-    check("from: data/x.csv, map: { prompt: question }, where: m > 1", &file, expect![[r#"
+    check(
+        "from: data/y.csv",
+        &file,
+        expect!["no file matches `data/y.csv` in PROJECT; beside it there is `data/x.csv`"],
+    );
+    check(
+        "from: data/x.csv",
+        &file,
+        expect!["data/x.csv has no column `prompt` to read `map.prompt` from; it has `question`, `answr`, `n`"],
+    );
+    check(
+        "from: data/x.csv, map: { prompt: question, reference: answer }",
+        &file,
+        expect![
+            "data/x.csv has no column `answer` to read `map.reference` from; it has `question`, `answr`, `n`; did you mean `answr`?"
+        ],
+    );
+    check(
+        "from: data/x.csv, map: { prompt: question, label: answr }",
+        &file,
+        expect!["column `answr` of data/x.csv is Utf8, but `map.label` is read from numbers"],
+    );
+    check(
+        "from: data/x.csv, map: { prompt: question }, where: m > 1",
+        &file,
+        expect![[r#"
         apply the condition `m > 1` to data/x.csv
-          because: at 1:1: there is no column `m`; there is `question`, `answr`, `n`"#]]);
-    check("from: data/x.csv, map: { prompt: question }, where: n > 1", &file, expect!["no prompts left of 1 rows: 1 dropped_where"]);
-    check("from: data/x.csv, map: { prompt: question }, split: { column: answr }", &file, expect!["row 0 of data/x.csv has the split `b`, expected `train` or `heldout`"]);
-    check("from: data/x.csv, format: parquet", &file, expect![[r#"
+          because: at 1:1: there is no column `m`; there is `question`, `answr`, `n`"#]],
+    );
+    check(
+        "from: data/x.csv, map: { prompt: question }, where: n > 1",
+        &file,
+        expect!["none of 1 rows gives a prompt: 1 do not meet `where`"],
+    );
+    check(
+        "from: data/x.csv, map: { prompt: question }, split: { column: answr }",
+        &file,
+        expect!["row 0 of data/x.csv has the split `b`, expected `train` or `heldout`"],
+    );
+    check(
+        "from: data/x.csv, format: parquet",
+        &file,
+        expect![[r#"
         read PROJECT/data/x.csv as Parquet
-          because: Parquet error: Invalid Parquet file. Corrupt footer"#]]);
+          because: Parquet error: Invalid Parquet file. Corrupt footer"#]],
+    );
 }
 
 #[test]
 fn files_without_rows_and_prompts_that_are_no_text_are_refused() {
     check("from: x.jsonl", &[("x.jsonl", "")], expect!["x.jsonl has no rows"]);
-    check("from: x.csv", &[("x.csv", "prompt\n")], expect!["no prompts left of 0 rows: "]);
-    check("from: x.jsonl", &[("x.jsonl", "{\"prompt\": [{\"role\": \"user\"}]}\n")], expect![[r#"column `prompt` of x.jsonl is List(Struct("role": Utf8)), but `map.prompt` is read from text"#]]);
-    check("from: x.jsonl", &[("x.jsonl", "{\"prompt\": 1}\n")], expect!["column `prompt` of x.jsonl is Int64, but `map.prompt` is read from text"]);
+    check("from: x.csv", &[("x.csv", "prompt\n")], expect!["none of 0 rows gives a prompt"]);
+    check(
+        "from: x.jsonl",
+        &[("x.jsonl", "{\"prompt\": [{\"role\": \"user\"}]}\n")],
+        expect![[r#"column `prompt` of x.jsonl is List(Struct("role": Utf8)), but `map.prompt` is read from text"#]],
+    );
+    check(
+        "from: x.jsonl",
+        &[("x.jsonl", "{\"prompt\": 1}\n")],
+        expect!["column `prompt` of x.jsonl is Int64, but `map.prompt` is read from text"],
+    );
 }

@@ -328,6 +328,44 @@ fn models_grow_from_nothing_to_a_judge() {
     run(&mut bench, "judged", &[]);
 }
 
+/// Objectives are columns that `ingest` kept, one of them standing in for the label.
+#[test]
+fn a_judge_learns_from_kept_columns() {
+    let mut bench = Bench::new();
+    init_folder(&bench);
+    let row = |(prompt, response, right): &(&str, &str, f32)| {
+        let short = 10.0 / (10.0 + response.len() as f64);
+        serde_json::json!({ "prompt": prompt, "response": response, "right": right, "short": short }).to_string() + "\n"
+    };
+    fs::write(bench.folder.path().join("demos.jsonl"), DEMOS.iter().map(row).collect::<String>()).expect("written");
+    let demos = "stages.demos.ingest={from: demos.jsonl, map: {response: response}, keep: [short, right], dedup: false,
+        split: {heldout: 0}}";
+    run(&mut bench, "demos", &[demos]);
+    let fresh = |weight: &str| {
+        format!("stages.fresh.train.objective={{reward: {{objectives: [right, short], objectives_weight: {weight}}}}}")
+    };
+    run(&mut bench, "fresh", &[&fresh("1"), "stages.fresh.train.max_steps=2"]);
+    check_steps(
+        &bench,
+        "fresh",
+        expect![[r#"
+        1 epoch 1.00 loss 4.916 accuracy 1.00
+        2 epoch 2.00 loss 4.468 accuracy 1.00
+    "#]],
+    );
+    let config = Checkpoint::open(&bench.checkpoint("fresh")).expect("a folder in Hugging Face layout").config;
+    assert_eq!(config.labels, ["right", "short"]);
+    run(&mut bench, "fresh", &[&fresh("0"), "stages.fresh.train.max_steps=2"]);
+    check_steps(
+        &bench,
+        "fresh",
+        expect![[r#"
+        1 epoch 1.00 loss 4.469 accuracy 1.00
+        2 epoch 2.00 loss 4.105 accuracy 1.00
+    "#]],
+    );
+}
+
 /// A folder that describes a causal Llama without weights.
 fn init_folder(bench: &Bench) {
     let folder = bench.copy_model("llama3-armorm-tiny", "init");

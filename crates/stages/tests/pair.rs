@@ -166,16 +166,28 @@ fn scores_that_are_not_finite_are_named() {
         "",
         "one: a=NaN b=1
          two: a=1 b=inf",
-        expect!["2 of 4 scores are not finite: prompt d33fb48a sample 0 has NaN, prompt dc770fff sample 1 has inf; look at the reward model, or leave the rows out with a `sql` stage before this one"],
+        expect![
+            "2 of 4 scores are not finite: prompt d33fb48a sample 0 has NaN, prompt dc770fff sample 1 has inf; look at the reward model, or leave the rows out with a `sql` stage before this one"
+        ],
     );
     let many = format!("many: {}", "a=NaN ".repeat(9));
-    check("", &many, expect!["9 of 9 scores are not finite: prompt de67511a sample 0 has NaN, prompt de67511a sample 1 has NaN, prompt de67511a sample 2 has NaN, prompt de67511a sample 3 has NaN, prompt de67511a sample 4 has NaN, ...; look at the reward model, or leave the rows out with a `sql` stage before this one"]);
+    check(
+        "",
+        &many,
+        expect![
+            "9 of 9 scores are not finite: prompt de67511a sample 0 has NaN, prompt de67511a sample 1 has NaN, prompt de67511a sample 2 has NaN, prompt de67511a sample 3 has NaN, prompt de67511a sample 4 has NaN, ...; look at the reward model, or leave the rows out with a `sql` stage before this one"
+        ],
+    );
 }
 
 #[test]
 fn when_nothing_is_left_the_rules_are_counted_and_the_remedy_named() {
     check("", "", expect!["there are no scores to pair"]);
-    check("", "one: a=1 a=1\ntwo: a=1 a=0\nthree: a=1 b=1", expect!["all 3 prompts dropped: 1 tie, 2 identical; sample at a higher temperature, or set `identical: keep`"]);
+    check(
+        "",
+        "one: a=1 a=1\ntwo: a=1 a=0\nthree: a=1 b=1",
+        expect!["all 3 prompts dropped: 1 tie, 2 identical; sample at a higher temperature, or set `identical: keep`"],
+    );
     check("min_margin: 5", "one: a=1 b=0", expect!["all 1 prompts dropped: 1 min_margin; lower `min_margin`"]);
     check("", "one: a=1\ntwo: a=1", expect!["all 2 prompts dropped: 2 single_candidate; sample with `n: 2` or more"]);
 }
@@ -187,7 +199,8 @@ fn responses_of_one_prompt_need_not_follow_each_other() {
     // The tables number their responses from 0, so that `one` has two responses of index 0.
     expect![[r#"
         one: a[0] over y[0] by 1 of 3
-        two: b[1] over a[0] by 3 of 3"#]].assert_eq(&shown(&selection));
+        two: b[1] over a[0] by 3 of 3"#]]
+    .assert_eq(&shown(&selection));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::words::Split;
 
 table! {
     /// Prompts, one row per distinct text. `response` and `label` are filled only where the files map them: rows to
-    /// imitate or to learn a score from.
+    /// imitate or to learn a score from. Columns of the files that `ingest` is told to keep stand behind these.
     ///
     /// | column     | type    | null | meaning                                                               |
     /// |------------|---------|------|-----------------------------------------------------------------------|

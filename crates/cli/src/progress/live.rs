@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sluice_engine::{Event, StageInfo};
 use sluice_spec::StageName;
 
+use crate::output::err;
 use crate::progress::Watch;
 use crate::progress::meter::{Meter, Reading};
 use crate::render::quantity::{counted, seconds};
@@ -17,6 +18,10 @@ use crate::render::{Ink, Paint};
 const BAR: usize = 24;
 /// Time between two drawings of a line, at least.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// A stage that runs, and one that does not.
+const TURNING: &str = "{prefix} {spinner} {wide_msg}";
+const STILL: &str = "{prefix}   {wide_msg}";
 
 /// Watches on a terminal.
 pub struct Live {
@@ -55,10 +60,7 @@ impl Live {
         let mut lines = BTreeMap::new();
         for StageInfo { name, kind: _ } in &state.stages {
             let bar = all.add(ProgressBar::new_spinner());
-            // The template is a constant, so it parses.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {spinner} {wide_msg}") {
-                bar.set_style(style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ "));
-            }
+            bar.set_style(style(STILL));
             bar.set_prefix(format!("{:width$}", name.as_str()));
             bar.set_message(self.paint.ink(Ink::Dim, "waits"));
             lines.insert(name.clone(), Line { bar, meter: None, drawn: Instant::now() });
@@ -137,17 +139,19 @@ impl Watch for Live {
 
     fn interrupted(&self, message: &str) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &state.screen {
-            // A terminal that went away reads nothing.
-            Some(screen) => drop(screen.all.println(message)),
-            None => eprintln!("{message}"),
+        if let Some(screen) = &state.screen {
+            // What the terminal echoes of the key press would be drawn over; the lines have served their time.
+            let _ = screen.all.clear();
+            screen.all.set_draw_target(ProgressDrawTarget::hidden());
         }
+        err(format!("{message}\n"));
     }
 }
 
 impl State {
     fn start(&self, stage: &StageName) {
         if let Some(line) = self.screen.as_ref().and_then(|screen| screen.lines.get(stage)) {
+            line.bar.set_style(style(TURNING));
             line.bar.set_message("starts");
             line.bar.enable_steady_tick(REDRAW);
         }
@@ -176,12 +180,20 @@ impl Screen {
     fn end(&self, stage: &StageName, text: &str) {
         if let Some(line) = self.lines.get(stage) {
             line.bar.disable_steady_tick();
+            line.bar.set_style(style(STILL));
             line.bar.finish_with_message(text.to_owned());
         }
     }
 }
 
-/// `━━━━━━━━╺───────────`.
+/// The style of a line.
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants of this file, so they parse.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    style.tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
+}
+
+/// `━━━━━━━━────────────`.
 fn bar(share: f64, paint: Paint) -> String {
     // The share is between 0 and 1.
     let full = (share * BAR as f64) as usize;

@@ -61,7 +61,7 @@ impl State {
                 return None;
             }
             // The summary lists them; a line for each would be most of a run with nothing to do.
-            Event::StageHit { .. } | Event::RunFinished(_) => return None,
+            Event::StageHit { .. } | Event::StageBlocked { .. } | Event::RunFinished(_) => return None,
             Event::StageStarted { stage, reason, .. } => {
                 self.running.insert(stage.clone(), (Meter::default(), now));
                 (stage, format!("starts: {reason}"))
@@ -89,7 +89,6 @@ impl State {
                 (stage, paint.ink(Ink::Bad, format!("failed: {error}{causes}")))
             }
             Event::StageInterrupted { stage } => (stage, paint.ink(Ink::Active, "interrupted")),
-            Event::StageBlocked { stage, by } => (stage, format!("not run: needs `{by}`")),
             Event::Diverged { stage, evidence, .. } => {
                 let text = format!(
                     "gave another result than before; the first one stays, the other is in {}",

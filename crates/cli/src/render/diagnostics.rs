@@ -15,8 +15,11 @@ use crate::render::quantity::counted;
 pub fn text(diagnostics: &Diagnostics, paint: Paint, columns: usize) -> String {
     let theme = if paint.on { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let theme = GraphicalTheme { characters: characters(), ..theme };
-    let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_context_lines(1)
-        .with_wrap_lines(false).with_width(columns);
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_links(false)
+        .with_context_lines(1)
+        .with_wrap_lines(false)
+        .with_width(columns);
     let mut text = String::new();
     for fault in &diagnostics.list {
         // Writing to a string does not fail.
@@ -100,7 +103,10 @@ stages:
 
     #[test]
     fn every_fault_is_shown_with_its_line() {
-        check(BROKEN, &[], expect![[r#"
+        check(
+            BROKEN,
+            &[],
+            expect![[r#"
               error: stage `responses`: `sample.prompts` reads `promts`, which no stage makes
                ╭─[pipelines/p.yaml:5:35]
              4 │   prompts:   { ingest: { from: data/prompts.jsonl } }
@@ -118,22 +124,26 @@ stages:
               help: did you mean `temperature`?
 
             error: 2 faults in pipelines/p.yaml
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_fault_of_an_override_is_shown_in_it() {
         let fixed = BROKEN.replace("promts", "prompts").replace("temprature", "temperature");
-        check(&fixed, &["stages.responses.sample.temperature=hot"], expect![[r#"
-              error: stage `responses`: `sample.temperature` must be a number from 0 to 100, not the text
-              │ `hot`
-               ╭─[--set:1:37]
-             1 │ stages.responses.sample.temperature=hot
-               ·                                     ───
-               ╰────
+        check(
+            &fixed,
+            &["stages.responses.sample.temperature=hot"],
+            expect![[r#"
+                  error: stage `responses`: `sample.temperature` must be a number from 0 to 100, not the text `hot`
+                   ╭─[--set:1:37]
+                 1 │ stages.responses.sample.temperature=hot
+                   ·                                     ───
+                   ╰────
 
-            error: 1 fault in pipelines/p.yaml
-        "#]]);
+                error: 1 fault in pipelines/p.yaml
+            "#]],
+        );
     }
 
     #[test]

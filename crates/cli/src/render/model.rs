@@ -90,6 +90,7 @@ mod tests {
             warning: config.json: `x` is not known
             refused: read the weights
             because: tensor `a` is missing
-        "#]].assert_eq(&inspected(&shown, Paint::OFF));
+        "#]]
+        .assert_eq(&inspected(&shown, Paint::OFF));
     }
 }

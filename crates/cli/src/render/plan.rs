@@ -146,12 +146,13 @@ pub fn status(rows: &[StatusRow], paint: Paint) -> String {
                 word,
                 (rows.map_or("-".to_owned(), |n| counted(n, "row")), Ink::Plain),
                 (seconds(*took), Ink::Plain),
-                (ago(*age_seconds), Ink::Dim),
                 (digest.get(..12).unwrap_or(digest).to_owned(), Ink::Dim),
+                (ago(*age_seconds), Ink::Dim),
             ]),
             None => table.row([
                 name,
                 word,
+                ("-".to_owned(), Ink::Dim),
                 ("-".to_owned(), Ink::Dim),
                 ("-".to_owned(), Ink::Dim),
                 (why.clone(), Ink::Plain),
@@ -193,20 +194,26 @@ mod tests {
                 scores   score   hit      20,000  -
                 pairs    pair    run           -  pair.ties drop -> first (p.yaml:31:18)
                 tuned    train   pending       -  waits for `pairs`
-                4 stages: 2 up to date, 1 to run, 1 to decide when what they read is there; reuse saves 1 min 0 s
+                4 stages: 2 up to date, 1 to run, 1 to decide when what they read is there; reuse saves 1 min
             "#]],
         );
-        check(&[prompts, scores], expect![[r#"
+        check(
+            &[prompts, scores],
+            expect![[r#"
             stage    kind    state    rows  why
             prompts  ingest  hit     4,000  -
             scores   score   hit    20,000  -
             2 stages: all up to date, nothing to do
-        "#]]);
-        check(&[row("prompts", "ingest", PlanWord::Fail, None, "no file matches `x`")], expect![[r#"
+        "#]],
+        );
+        check(
+            &[row("prompts", "ingest", PlanWord::Fail, None, "no file matches `x`")],
+            expect![[r#"
             stage    kind    state  rows  why
             prompts  ingest  fail      -  no file matches `x`
             1 stage: 1 that would fail
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -225,9 +232,10 @@ mod tests {
             one("tuned", StatusWord::Waits, None, "waits for `pairs`"),
         ];
         expect![[r#"
-            prompts  fresh  4,000 rows  210 ms  2 h ago                                 3f2a81c09b12
-            pairs    stale           -       -  pair.ties drop -> first (p.yaml:31:18)
-            tuned    waits           -       -  waits for `pairs`
-        "#]].assert_eq(&status(&rows, Paint::OFF));
+            prompts  fresh  4,000 rows  210 ms  3f2a81c09b12  2 h ago
+            pairs    stale           -       -  -             pair.ties drop -> first (p.yaml:31:18)
+            tuned    waits           -       -  -             waits for `pairs`
+        "#]]
+        .assert_eq(&status(&rows, Paint::OFF));
     }
 }

@@ -32,7 +32,11 @@ pub fn seconds(seconds: f64) -> String {
     // Whole seconds from here on; f64 to u64 saturates.
     let whole = seconds.round() as u64;
     let (hours, minutes) = (whole / 3600, whole % 3600 / 60);
-    if hours > 0 { format!("{hours} h {minutes} min") } else { format!("{minutes} min {} s", whole % 60) }
+    match (hours, whole % 60) {
+        (0, 0) => format!("{minutes} min"),
+        (0, rest) => format!("{minutes} min {rest} s"),
+        _ => format!("{hours} h {minutes} min"),
+    }
 }
 
 /// How long ago, in one unit: `just now`, `5 min ago`, `3 days ago`.
@@ -110,6 +114,7 @@ mod tests {
             (0.0081, "8 ms"),
             (0.9996, "1.0 s"),
             (1.24, "1.2 s"),
+            (60.0, "1 min"),
             (200.0, "3 min 20 s"),
             (6720.0, "1 h 52 min"),
             (f64::NAN, "-"),

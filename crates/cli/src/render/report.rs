@@ -133,7 +133,8 @@ mod tests {
               format kept, sampled                   81.0 %  93.4 %  +12.4 points
               tokens an answer, sampled                 8.1     5.6  0.69 times as long
               judge prefers the new answer, sampled          64.3 %  [61.0, 67.5]
-        "#]].assert_eq(&evaluation("report", &figures, Paint::OFF));
+        "#]]
+        .assert_eq(&evaluation("report", &figures, Paint::OFF));
         assert_eq!(evaluation("report", &Figures::new(), Paint::OFF), "");
     }
 }

@@ -143,7 +143,8 @@ mod tests {
               prompt_id  Utf8
               rule       Utf8  or null
             +--+
-        "#]].assert_eq(&table(&shown, Paint::OFF));
+        "#]]
+        .assert_eq(&table(&shown, Paint::OFF));
     }
 
     #[test]
@@ -164,6 +165,7 @@ mod tests {
               dropped.tie    12
               margin_mean    0.2500
               policy_digest  abc
-        "#]].assert_eq(&stage(&shown, Paint::OFF));
+        "#]]
+        .assert_eq(&stage(&shown, Paint::OFF));
     }
 }

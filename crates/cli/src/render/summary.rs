@@ -200,8 +200,11 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_one_line() {
-        check(&[("prompts", End::Hit, Some(4000), 0.4, ""), ("pairs", End::Hit, Some(4000), 72.0, "")], expect![[r#"
+        check(
+            &[("prompts", End::Hit, Some(4000), 0.4, ""), ("pairs", End::Hit, Some(4000), 72.0, "")],
+            expect![[r#"
             nothing to do: all 2 stages of pipelines/simpo-gemma.yaml are up to date (12.3 s, reuse saved 1 min 12 s)
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -129,27 +129,57 @@ mod tests {
             old_place: None,
             place: Some("p.yaml:31:10".into()),
         };
-        check(Case::Hit, None, &[], expect![[r#"
+        check(
+            Case::Hit,
+            None,
+            &[],
+            expect![[r#"
             pairs is up to date; it has had no other result to compare with
-        "#]]);
-        check(Case::Hit, Some("r2"), &[ties.clone()], expect![[r#"
+        "#]],
+        );
+        check(
+            Case::Hit,
+            Some("r2"),
+            &[ties.clone()],
+            expect![[r#"
             pairs is up to date; it ran because this changed since run r2:
               pair.ties  drop  →  first  p.yaml:31:18
-        "#]]);
-        check(Case::Run { reason: "never ran".into() }, None, &[], expect![[r#"
+        "#]],
+        );
+        check(
+            Case::Run { reason: "never ran".into() },
+            None,
+            &[],
+            expect![[r#"
             pairs would run: never ran
-        "#]]);
-        check(Case::Run { reason: String::new() }, Some("r2"), &[input, ties], expect![[r#"
+        "#]],
+        );
+        check(
+            Case::Run { reason: String::new() },
+            Some("r2"),
+            &[input, ties],
+            expect![[r#"
             pairs would run, because this changed since run r2:
               input.scores  ab12ab12ab12  →  cd34cd34cd34  p.yaml:31:10
               pair.ties     drop          →  first         p.yaml:31:18
             follow the input: sluice why scores
-        "#]]);
-        check(Case::Pending { upstream: vec!["scores".into()] }, Some("r2"), &[], expect![[r#"
+        "#]],
+        );
+        check(
+            Case::Pending { upstream: vec!["scores".into()] },
+            Some("r2"),
+            &[],
+            expect![[r#"
             pairs waits for scores; its own parameters are as they were, so it runs only if that comes out different
-        "#]]);
-        check(Case::Fail { failure: "no file matches `x`".into() }, None, &[], expect![[r#"
+        "#]],
+        );
+        check(
+            Case::Fail { failure: "no file matches `x`".into() },
+            None,
+            &[],
+            expect![[r#"
             pairs would fail: no file matches `x`
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -1,15 +1,17 @@
-//! `check FILE`: every fault of a pipeline file. The faults themselves are printed like every other failure.
+//! `check FILE`: every fault of a pipeline file, files and models that are not there among them. The faults themselves are printed like every other failure.
 
 use serde_json::json;
 
 use crate::args::Only;
 use crate::exit::{Exit, Outcome};
 use crate::output::out;
+use crate::preflight;
 use crate::render::quantity::counted;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &Only) -> Outcome {
     let (project, _) = session.project(&args.words)?;
+    preflight::check(&project, &[])?;
     let pipeline = project.plan.pipeline();
     let profile = pipeline.profile.as_ref().map(|profile| profile.as_str());
     let n_stages = pipeline.stages.len();

@@ -11,6 +11,7 @@ use crate::args::Run;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::output::{err, out};
+use crate::preflight;
 use crate::progress::{Watch, watcher};
 use crate::render::failure;
 use crate::render::quantity::{count, counted};
@@ -25,6 +26,7 @@ const STOPPING: &str =
 pub fn run(session: &Session, args: &Run) -> Outcome {
     let (project, targets) = session.project(&args.words)?;
     let targets = project.targets(targets)?;
+    preflight::check(&project, &targets)?;
     let watch: Arc<dyn Watch> = Arc::from(watcher(&session.global, &session.world));
     let announcer = watch.clone();
     let cancel = interrupt::flag(move || announcer.interrupted(STOPPING));
@@ -33,7 +35,7 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     let report =
         session.engine(&project).run(&options, &cancel, &|event| watch.event(&event)).map_err(engine_failure)?;
     if !session.global.json && !session.global.quiet {
-        out(summary(&summed_up(session, &project, &report), session.world.out));
+        out(summary(&summed_up(session, &project, &options.targets, &report), session.world.out));
     }
     let exit = exit(&report);
     if !session.global.json {
@@ -73,7 +75,7 @@ struct StageError {
     cause: Arc<sluice_engine::StageFailure>,
 }
 
-fn summed_up(session: &Session, project: &Project, report: &RunReport) -> Summary {
+fn summed_up(session: &Session, project: &Project, targets: &[String], report: &RunReport) -> Summary {
     let pipeline = project.plan.pipeline();
     let evaluations = report.stages.iter().filter(|stage| stage.kind == "evaluate");
     let evaluations =
@@ -85,7 +87,7 @@ fn summed_up(session: &Session, project: &Project, report: &RunReport) -> Summar
         stages: report.stages.iter().map(line).collect(),
         seconds: report.seconds,
         evaluations: evaluations.collect(),
-        next: next(session, project, report),
+        next: next(session, project, targets, report),
     }
 }
 
@@ -135,8 +137,12 @@ fn note(stage: &StageReport, end: End) -> String {
 }
 
 /// Three things to try, of those that this pipeline has.
-fn next(session: &Session, project: &Project, report: &RunReport) -> Vec<(String, &'static str)> {
-    if matches!(report.outcome, Ended::Failed | Ended::Interrupted) {
+fn next(session: &Session, project: &Project, targets: &[String], report: &RunReport) -> Vec<(String, &'static str)> {
+    if report.outcome == Ended::Interrupted {
+        let words = std::iter::once("run").chain(targets.iter().map(String::as_str));
+        return vec![(session.command(&words.collect::<Vec<_>>().join(" "), None), "go on from here")];
+    }
+    if report.outcome == Ended::Failed {
         return Vec::new();
     }
     let stages = || project.plan.pipeline().stages.iter();

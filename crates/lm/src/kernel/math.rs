@@ -129,6 +129,34 @@ pub fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+/// Sum in f64, in eight running sums.
+#[inline(always)]
+pub fn sum(x: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    let chunks = x.chunks_exact(8);
+    let tail: f64 = chunks.remainder().iter().map(|x| f64::from(*x)).sum();
+    for chunk in chunks {
+        for lane in 0..8 {
+            lanes[lane] += f64::from(chunk[lane]);
+        }
+    }
+    lanes.iter().sum::<f64>() + tail
+}
+
+/// `Σ e^(x[i] − shift)`, each term in f32, their sum in f64.
+#[inline(always)]
+pub fn sum_of_exp(x: &[f32], shift: f32) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    let chunks = x.chunks_exact(8);
+    let tail: f64 = chunks.remainder().iter().map(|x| f64::from(exp(*x - shift))).sum();
+    for chunk in chunks {
+        for lane in 0..8 {
+            lanes[lane] += f64::from(exp(chunk[lane] - shift));
+        }
+    }
+    lanes.iter().sum::<f64>() + tail
+}
+
 /// `x ← a · x`.
 #[inline(always)]
 pub fn scale(x: &mut [f32], a: f32) {

@@ -2,17 +2,21 @@
 //! Owns the parameters and what enters the key; refuses to know how rows are read.
 
 use crate::choice::choice;
-use crate::leaf::{LeafSink, emit};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::leaf::{LeafSink, LeafValue, ToLeaf, emit};
 use crate::names::{Product, TableKind};
 use crate::number::{Count, ProperFraction, Seed};
 use crate::reader::{Fields, Read, Reader};
-use crate::span::Located;
+use crate::span::{Located, Span};
 use crate::stage::{Expects, Input, Source};
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 /// Raised when equal files and parameters would give another table.
 pub const VERSION: u32 = 1;
 pub const PRODUCTS: &[Product] = &[Product::Table(TableKind::Prompts)];
+/// The columns every `prompts` table has; crate `table` owns what they mean.
+pub const COLUMNS: [&str; 9] =
+    ["prompt_id", "prompt", "reference", "group", "split", "source", "source_row", "response", "label"];
 
 /// Files, what to take from them, and how to split it.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +28,8 @@ pub struct Ingest {
     /// `None`: by file extension.
     pub format: Located<Option<Format>>,
     pub map: ColumnMap,
+    /// Further columns of the file, which the table has behind its own.
+    pub keep: Located<Kept>,
     /// A SQL condition over the columns of the file; rows for which it is not true are left out.
     pub filter: Located<Option<String>>,
     /// Keep only the first row of each prompt text.
@@ -56,6 +62,21 @@ pub struct ColumnMap {
     pub label: Located<Option<String>>,
 }
 
+/// Columns that the table takes over from the file under their names and with their types: distinct, and none of
+/// [`COLUMNS`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept(Vec<String>);
+
+impl Kept {
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    pub fn has(&self, column: &str) -> bool {
+        self.0.iter().any(|name| name == column)
+    }
+}
+
 /// Which prompts are held out: by a column of the file, or else by the digest of the prompt text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Split {
@@ -70,9 +91,10 @@ pub struct Split {
 impl Ingest {
     pub fn leaves(&self, sink: &mut dyn LeafSink) {
         // The files enter the key by content, not by path.
-        let Ingest { from: _, heldout_from: _, format, map, filter, dedup, limit, split } = self;
+        let Ingest { from: _, heldout_from: _, format, map, keep, filter, dedup, limit, split } = self;
         emit(sink, "format", format);
         map.leaves(sink);
+        emit(sink, "keep", keep);
         emit(sink, "where", filter);
         emit(sink, "dedup", dedup);
         emit(sink, "limit", limit);
@@ -119,12 +141,13 @@ impl Read for Ingest {
         let heldout_from = fields.optional_patterns("heldout_from");
         let format = fields.optional("format");
         let map = fields.group("map", ColumnMap::read_fields);
+        let keep = fields.or("keep", Kept::default());
         let filter = fields.optional("where");
         let dedup = fields.or("dedup", true);
         let limit = fields.optional("limit");
         let split = fields.group("split", Split::read_fields);
         fields.finish();
-        Some(Ingest { from: from?, heldout_from, format, map, filter, dedup, limit, split })
+        Some(Ingest { from: from?, heldout_from, format, map, keep, filter, dedup, limit, split })
     }
 }
 
@@ -137,6 +160,47 @@ impl ColumnMap {
             response: fields.optional("response"),
             label: fields.optional("label"),
         }
+    }
+}
+
+impl ToLeaf for Kept {
+    fn to_leaf(&self) -> LeafValue {
+        self.0.to_leaf()
+    }
+}
+
+impl Read for Kept {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            return reader.wrong_type(node, "a list of texts: columns of the file");
+        };
+        let mut kept: Vec<(String, Span)> = Vec::new();
+        for item in items {
+            let Some(name) = String::read(item, reader) else { continue };
+            if COLUMNS.contains(&name.as_str()) {
+                let message = format!("{} names `{name}`, which the table has already", reader.whereabouts());
+                let fault = Diagnostic::new(Code::Contradiction, item.span, message);
+                reader.report(fault.help(how_to_fill(&name)));
+            } else if let Some((_, first)) = kept.iter().find(|(other, _)| *other == name) {
+                let message = format!("{} names `{name}` twice", reader.whereabouts());
+                let fault = Diagnostic::new(Code::Contradiction, item.span, message);
+                reader.report(fault.related(*first, "first").help("leave one of them out"));
+            } else {
+                kept.push((name, item.span));
+            }
+        }
+        Some(Kept(kept.into_iter().map(|(name, _)| name).collect()))
+    }
+}
+
+/// How a file fills a column that every `prompts` table has.
+fn how_to_fill(column: &str) -> String {
+    match column {
+        "prompt" | "reference" | "group" | "response" | "label" => {
+            format!("write `map: {{ {column}: {column} }}` to fill it from the file")
+        }
+        "split" => "write `split: { column: split }` to fill it from the file".to_owned(),
+        _ => "sluice fills it; give the column of the file another name to keep it".to_owned(),
     }
 }
 

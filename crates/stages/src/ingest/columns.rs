@@ -4,7 +4,7 @@
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type, Schema};
-use sluice_spec::stage::ingest::{ColumnMap, Split as SplitParams};
+use sluice_spec::stage::ingest::{ColumnMap, Kept, Split as SplitParams};
 use strsim::jaro_winkler;
 
 use super::IngestError;
@@ -25,6 +25,7 @@ enum Role {
     Response,
     Label,
     Split,
+    Kept,
 }
 
 impl Role {
@@ -36,6 +37,7 @@ impl Role {
             Role::Response => "map.response",
             Role::Label => "map.label",
             Role::Split => "split.column",
+            Role::Kept => "keep",
         }
     }
 
@@ -44,6 +46,7 @@ impl Role {
             Role::Prompt | Role::Response | Role::Split => "text",
             Role::Reference | Role::Group => "text, whole numbers or booleans",
             Role::Label => "numbers",
+            Role::Kept => "values of any type",
         }
     }
 
@@ -52,6 +55,7 @@ impl Role {
         match self {
             // A column without any value has no type.
             _ if found.is_null() => self != Role::Prompt,
+            Role::Kept => true,
             Role::Prompt | Role::Response | Role::Split => is_text,
             Role::Reference | Role::Group => is_text || found.is_integer() || *found == DataType::Boolean,
             Role::Label => found.is_numeric() || *found == DataType::Boolean,
@@ -60,7 +64,7 @@ impl Role {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(map: &'a ColumnMap, split: &'a SplitParams) -> Self {
+    pub(super) fn of(map: &'a ColumnMap, split: &'a SplitParams, keep: &'a Kept) -> Self {
         let ColumnMap { prompt, reference, group, response, label } = map;
         let optional = [
             (Role::Reference, reference),
@@ -70,7 +74,8 @@ impl<'a> Columns<'a> {
             (Role::Split, &split.column),
         ];
         let optional = optional.into_iter().filter_map(|(role, column)| Some((role, column.value.as_deref()?)));
-        Self { chosen: std::iter::once((Role::Prompt, prompt.value.as_str())).chain(optional).collect() }
+        let kept = keep.names().iter().map(|column| (Role::Kept, column.as_str()));
+        Self { chosen: std::iter::once((Role::Prompt, prompt.value.as_str())).chain(optional).chain(kept).collect() }
     }
 
     pub(super) fn names(&self) -> Vec<&'a str> {
@@ -79,7 +84,8 @@ impl<'a> Columns<'a> {
 
     /// The columns whose values are texts, also where they look like numbers.
     pub(super) fn text_names(&self) -> Vec<&'a str> {
-        self.chosen.iter().filter(|(role, _)| *role != Role::Label).map(|(_, column)| *column).collect()
+        let is_text = |role: Role| !matches!(role, Role::Label | Role::Kept);
+        self.chosen.iter().filter(|(role, _)| is_text(*role)).map(|(_, column)| *column).collect()
     }
 
     /// Whether a file has what is to be read, in types that can be.
@@ -123,6 +129,7 @@ impl<'a> Columns<'a> {
         let text = |role| -> Result<Option<StringArray>, IngestError> {
             Ok(as_type(role, &DataType::Utf8)?.map(|array| array.as_string::<i32>().clone()))
         };
+        let chosen = self.chosen.iter().zip(&batch.columns()[1..]);
         Ok(Values {
             keep: batch.column(0).as_boolean().clone(),
             prompt: text(Role::Prompt)?,
@@ -131,6 +138,7 @@ impl<'a> Columns<'a> {
             response: text(Role::Response)?,
             split: text(Role::Split)?,
             label: as_type(Role::Label, &DataType::Float32)?.map(|array| array.as_primitive::<Float32Type>().clone()),
+            kept: chosen.filter(|((role, _), _)| *role == Role::Kept).map(|(_, column)| column.clone()).collect(),
         })
     }
 }
@@ -157,6 +165,7 @@ pub(super) struct Values {
     response: Option<StringArray>,
     split: Option<StringArray>,
     label: Option<Float32Array>,
+    kept: Vec<ArrayRef>,
 }
 
 impl Values {
@@ -190,6 +199,11 @@ impl Values {
 
     pub(super) fn label(&self, row: usize) -> Option<f32> {
         self.label.as_ref().filter(|labels| labels.is_valid(row)).map(|labels| labels.value(row))
+    }
+
+    /// The kept columns, whole.
+    pub(super) fn kept(&self) -> &[ArrayRef] {
+        &self.kept
     }
 }
 

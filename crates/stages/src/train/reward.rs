@@ -28,8 +28,6 @@ use crate::model::{Grown, armorm_config, gating_pattern};
 use crate::prompts::views;
 use crate::{StageContext, StageError};
 
-/// Weight of the squared error of the objectives beside the first; the other weights are measured against it.
-const OBJECTIVES_WEIGHT: f64 = 1.0;
 /// A fresh gate: as the published one, a quarter of the body wide, and its temperature.
 const GATE_SHARE: usize = 4;
 const GATE_WIDTH: std::ops::RangeInclusive<usize> = 64..=1024;
@@ -42,7 +40,8 @@ pub fn train(
     start: &Start,
     context: &StageContext<'_>,
 ) -> Result<Fitted, StageError> {
-    let Reward { objectives, correctness_weight, lm_weight, preference_weight, grow_layers } = objective;
+    let Reward { objectives, correctness_weight, objectives_weight, lm_weight, preference_weight, grow_layers } =
+        objective;
     let Examples::Rows(table) = &params.examples else {
         return Err(StageError::WrongInput { role: "rows".to_owned(), expected: "what this objective learns from" });
     };
@@ -53,7 +52,7 @@ pub fn train(
     let rows = rows(objectives, max_length, &start.checkpoint, &tables, &batches)?;
     let weights = RewardWeights {
         correctness: correctness_weight.get(),
-        objectives: OBJECTIVES_WEIGHT,
+        objectives: objectives_weight.get(),
         preference: preference_weight.get(),
         lm: lm_weight.get(),
     };

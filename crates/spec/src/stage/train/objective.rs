@@ -107,6 +107,8 @@ pub struct Reward {
     /// Names of the reward head's outputs, in order.
     pub objectives: Located<Vec<String>>,
     pub correctness_weight: Located<NonNegative>,
+    /// Weight of the objectives behind the first.
+    pub objectives_weight: Located<NonNegative>,
     pub lm_weight: Located<NonNegative>,
     pub preference_weight: Located<NonNegative>,
     /// Fresh layers put on top of the starting model, with zeroed output projections.
@@ -215,9 +217,11 @@ impl Objective {
 
 impl Reward {
     fn leaves(&self, sink: &mut dyn LeafSink) {
-        let Reward { objectives, correctness_weight, lm_weight, preference_weight, grow_layers } = self;
+        let Reward { objectives, correctness_weight, objectives_weight, lm_weight, preference_weight, grow_layers } =
+            self;
         emit(sink, "objective.reward.objectives", objectives);
         emit(sink, "objective.reward.correctness_weight", correctness_weight);
+        emit(sink, "objective.reward.objectives_weight", objectives_weight);
         emit(sink, "objective.reward.lm_weight", lm_weight);
         emit(sink, "objective.reward.preference_weight", preference_weight);
         emit(sink, "objective.reward.grow_layers", grow_layers);
@@ -284,11 +288,19 @@ impl Objective {
             "reward" => {
                 let objectives = fields.required("objectives");
                 let correctness_weight = fields.or("correctness_weight", one);
+                let objectives_weight = fields.or("objectives_weight", one);
                 let lm_weight = fields.or("lm_weight", NonNegative::preset(0.5));
                 let preference_weight = fields.or("preference_weight", one);
                 let grow_layers = fields.or("grow_layers", Amount::preset(0));
                 let objectives = objectives?;
-                Objective::Reward(Reward { objectives, correctness_weight, lm_weight, preference_weight, grow_layers })
+                Objective::Reward(Reward {
+                    objectives,
+                    correctness_weight,
+                    objectives_weight,
+                    lm_weight,
+                    preference_weight,
+                    grow_layers,
+                })
             }
             _ => return None,
         })

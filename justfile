@@ -1,0 +1,122 @@
+# The commands of this project; `just` alone lists them. They need git, a C toolchain and Rust. The comparisons with
+# Python programs make an environment of their own in .venv-bench, and say so where they cannot.
+
+set positional-arguments := true
+
+# What the program calls itself in the commands it suggests.
+export SLUICE_COMMAND := "just sluice"
+
+built := env("CARGO_TARGET_DIR", "target") / "debug"
+python := ".venv-bench/bin/python"
+just := quote(just_executable())
+
+# List the commands
+[private]
+default:
+    @{{ just }} --list --unsorted
+
+# The whole workspace is selected each time, so that every command wants the same features of the dependencies and
+# nothing is compiled twice. The dev profile is the optimised one.
+[private]
+build:
+    cargo build --workspace --bin sluice
+
+# Run pipelines/NAME.yaml; ARGS go to `sluice run`
+[no-exit-message]
+pipeline NAME *ARGS: build
+    @shift && exec "{{ built }}/sluice" run "pipelines/{{ NAME }}.yaml" "$@"
+
+# Any other verb: `just sluice why pairs`
+[no-exit-message]
+sluice *ARGS:
+    @cargo build --quiet --workspace --bin sluice
+    @exec "{{ built }}/sluice" "$@"
+
+# Every test; `cargo nextest` runs them where it is installed
+test:
+    cargo build --workspace --bins
+    cargo test --workspace --doc --quiet
+    @if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; \
+        else cargo test --workspace --lib --bins --tests --examples; fi
+
+# Formatting and lints
+lint: format
+    cargo clippy --workspace --all-targets -- --deny warnings
+
+# Formatting alone: it compiles nothing
+format:
+    cargo fmt --all --check
+
+# Make the task set, the tokenizers and the tiny models anew, as data/ has them
+tiny-models *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --workspace --bin sluice --bin sluice-tasks
+    "{{ built }}/sluice-tasks" generate --out data/tasks
+    "{{ built }}/sluice-tasks" tokenizer --out data/tiny
+    "{{ built }}/sluice" run pipelines/tiny-models.yaml "$@"
+    for stage in policy reward; do
+        folder=$("{{ built }}/sluice" show pipelines/tiny-models.yaml "$stage" --json | sed -n 's/.*"folder":"\([^"]*\)".*/\1/p')
+        # The store's files are read-only; these are not.
+        install -m 644 "$folder"/* "data/tiny/$stage/"
+    done
+    du -ch data/tasks data/tiny | tail -n 1
+
+# The tiny job with seeds 1, 2 and 3: what came out, the middle and the ends
+three-seeds *ARGS:
+    @{{ just }} _example three_seeds "$@"
+
+# A run with nothing to do, beside `dvc repro`
+bench-engine *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    dvc=()
+    if {{ just }} _libraries dvc==3.67.1; then dvc=(--dvc .venv-bench/bin/dvc); fi
+    {{ just }} _example bench_engine "${dvc[@]}" "$@"
+
+# Sampling and a SimPO step, beside transformers and PyTorch
+bench-tiny *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    peer=()
+    if {{ just }} _libraries -r tests/bench/requirements.txt; then peer=(--peer "{{ python }}"); fi
+    {{ just }} _example bench_tiny "${peer[@]}" "$@"
+
+# Exported checkpoints, loaded by transformers; ARGS are further model folders
+check-transformers *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if ! {{ just }} _libraries -r tests/bench/requirements.txt; then exit 0; fi
+    folder=$(mktemp -d)
+    trap 'rm -r "$folder"' EXIT
+    {{ just }} _example export --out "$folder" "$@"
+    "{{ python }}" tests/bench/exported.py "$folder"
+
+# A model on the CPU and on the GPU, compared
+gpu-check:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if ! gpus=$(nvidia-smi --list-gpus 2>/dev/null) || [ -z "$gpus" ]; then
+        echo "gpu-check is skipped: nvidia-smi finds no GPU on this machine"
+        exit 0
+    fi
+    echo "$gpus"
+    cargo build --workspace --example gpu_check --features sluice-stages/cuda
+    exec "{{ built }}/examples/gpu_check"
+
+# An example of crate `tests`, built and run
+[no-exit-message]
+_example NAME *ARGS:
+    @cargo build --quiet --workspace --bin sluice --example "{{ NAME }}"
+    @shift && exec "{{ built }}/examples/{{ NAME }}" "$@"
+
+# Python libraries in .venv-bench; a failure is told in one line
+[no-exit-message]
+_libraries *PACKAGES:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    skip() { echo "the comparison with Python is skipped: $*" >&2; exit 1; }
+    command -v python3 >/dev/null || skip "there is no python3"
+    [ -x "{{ python }}" ] || python3 -m venv .venv-bench || skip "python3 -m venv fails"
+    said=$("{{ python }}" -m pip install --quiet --disable-pip-version-check "$@" 2>&1) \
+        || skip "pip install $* fails: $(tail -n 1 <<<"$said")"
