@@ -1,7 +1,7 @@
 # The commands of this project; `just` alone lists them. They need git, a C toolchain and Rust. The comparisons with
 # Python programs make an environment of their own in .venv-bench, and say so where they cannot.
 
-set positional-arguments := true
+set positional-arguments
 
 # What the program calls itself in the commands it suggests.
 export SLUICE_COMMAND := "just sluice"
@@ -55,11 +55,14 @@ tiny-models *ARGS:
     "{{ built }}/sluice-tasks" generate --out data/tasks
     "{{ built }}/sluice-tasks" tokenizer --out data/tiny
     "{{ built }}/sluice" run pipelines/tiny-models.yaml "$@"
-    for stage in policy reward; do
-        folder=$("{{ built }}/sluice" show pipelines/tiny-models.yaml "$stage" --json | sed -n 's/.*"folder":"\([^"]*\)".*/\1/p')
-        # The store's files are read-only; these are not.
-        install -m 644 "$folder"/* "data/tiny/$stage/"
-    done
+    # Both are found before either is copied: a changed data/tiny is a changed input of the pipeline.
+    folder() {
+        "{{ built }}/sluice" show pipelines/tiny-models.yaml "$1" --json | sed -n 's/.*"folder":"\([^"]*\)".*/\1/p'
+    }
+    policy=$(folder policy) reward=$(folder reward)
+    # The store's files are read-only; these are not.
+    install -m 644 "$policy"/* data/tiny/policy/
+    install -m 644 "$reward"/* data/tiny/reward/
     du -ch data/tasks data/tiny | tail -n 1
 
 # The tiny job with seeds 1, 2 and 3: what came out, the middle and the ends

@@ -1,5 +1,7 @@
 //! The binary end to end, on tiny models of the real architectures.
 
+use std::fs;
+
 use expect_test::{Expect, expect};
 use sluice_tests::{Project, Said, fixture};
 
@@ -109,7 +111,8 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
         tuned      train     pending     -  waits for `pairs`
         report     evaluate  pending     -  waits for `tuned`
         6 stages: 3 up to date, 1 to run, 2 to decide when what they read is there
-    "#]].assert_eq(&plan.out);
+    "#]]
+    .assert_eq(&plan.out);
     let why = project.sluice(["why", "pairs"]).ended(0);
     expect![[r#"
         pairs would run, because this changed since run r2:
@@ -131,17 +134,25 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
 
     // Another rule that gives the same pairs: nothing after it runs.
     project.edit("pipelines/p.yaml", "ties: drop", "ties: first");
-    check_states(&project, &[], expect![[r#"
+    check_states(
+        &project,
+        &[],
+        expect![[r#"
         prompts hit
         responses hit
         scores hit
         pairs ran
         tuned hit
         report hit
-    "#]]);
+    "#]],
+    );
 
     // A comment, the order of keys and a default written out change nothing.
-    project.edit("pipelines/p.yaml", "n: 3, split: all", "# as before\n             split: all, n: 3, temperature: 1.0");
+    project.edit(
+        "pipelines/p.yaml",
+        "n: 3, split: all",
+        "# as before\n             split: all, n: 3, temperature: 1.0",
+    );
     project.sluice(["plan", "--exit-code"]).ended(0);
 }
 
@@ -237,15 +248,26 @@ fn exit_codes_say_what_went_wrong() {
         expected.assert_eq(end);
     };
     let run = |set: &'static str| ["run", "pipelines/p.yaml", "--set", set];
-    check(&["plan", "missing.yaml"], 2, expect![[r#"
+    check(
+        &["plan", "missing.yaml"],
+        2,
+        expect![[r#"
         error: there is no file missing.yaml
           help: there is pipelines/p.yaml
-    "#]]);
-    check(&["why", "pears"], 2, expect![[r#"
+    "#]],
+    );
+    check(
+        &["why", "pears"],
+        2,
+        expect![[r#"
         error: pipelines/p.yaml has no stage `pears`
           help: it has prompts, responses, scores, pairs, tuned, report
-    "#]]);
-    check(&run("stages.pairs.pair.ties=frist"), 2, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("stages.pairs.pair.ties=frist"),
+        2,
+        expect![[r#"
         error: stage `pairs`: `pair.ties` must be `drop` or `first`, not `frist`
            ╭─[--set:1:24]
          1 │ stages.pairs.pair.ties=frist
@@ -254,8 +276,12 @@ fn exit_codes_say_what_went_wrong() {
           help: did you mean `first`?
 
         error: 1 fault in pipelines/p.yaml
-    "#]]);
-    check(&run("stages.prompts.ingest.from=none.jsonl"), 2, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("stages.prompts.ingest.from=none.jsonl"),
+        2,
+        expect![[r#"
         error: no file matches `none.jsonl` in .; beside it there is `pipelines`, `prompts.jsonl`
            ╭─[--set:1:28]
          1 │ stages.prompts.ingest.from=none.jsonl
@@ -263,8 +289,12 @@ fn exit_codes_say_what_went_wrong() {
            ╰────
 
         error: 1 fault in pipelines/p.yaml
-    "#]]);
-    check(&run("models.policy=nowhere"), 2, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("models.policy=nowhere"),
+        2,
+        expect![[r#"
         error: there is no folder nowhere, which should hold the model
            ╭─[--set:1:15]
          1 │ models.policy=nowhere
@@ -272,8 +302,12 @@ fn exit_codes_say_what_went_wrong() {
            ╰────
 
         error: 1 fault in pipelines/p.yaml
-    "#]]);
-    check(&run("models.policy=hf://nobody/nothing"), 6, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("models.policy=hf://nobody/nothing"),
+        6,
+        expect![[r#"
         error: `hf://nobody/nothing`: looked in hub/models--nobody--nothing/snapshots/main; fetch it with `huggingface-cli download nobody/nothing --revision main`
            ╭─[--set:1:15]
          1 │ models.policy=hf://nobody/nothing
@@ -281,17 +315,26 @@ fn exit_codes_say_what_went_wrong() {
            ╰────
 
         error: 1 fault in pipelines/p.yaml
-    "#]]);
-    check(&run("stages.prompts.ingest.map.prompt=question"), 3, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("stages.prompts.ingest.map.prompt=question"),
+        3,
+        expect![[r#"
         error: stage `prompts` failed
           because: prompts.jsonl has no column `question` to read `map.prompt` from; it has `prompt`, `answer`
           help: mend it and run again; finished stages are kept
-    "#]]);
-    check(&run("stages.pairs.pair.min_margin=1000"), 3, expect![[r#"
+    "#]],
+    );
+    check(
+        &run("stages.pairs.pair.min_margin=1000"),
+        3,
+        expect![[r#"
         error: stage `pairs` failed
           because: all 6 prompts dropped: 2 heldout, 4 min_margin; lower `min_margin`
           help: mend it and run again; finished stages are kept
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -302,6 +345,21 @@ fn a_newer_or_foreign_store_is_refused() {
     assert!(said.err.contains("has format 999"), "{}", said.err);
     project.write(".sluice/format", "something else\n");
     project.sluice(["status", "pipelines/p.yaml"]).ended(2);
+}
+
+#[test]
+fn damage_in_the_store_is_told() {
+    let project = six_stages();
+    project.sluice(["run", "pipelines/p.yaml", "prompts"]).ended(0);
+    let shown = project.sluice(["show", "prompts", "--rows", "0", "--json"]).ended(0).out;
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("one object");
+    let table = project.path().join(shown["outputs"][0]["path"].as_str().expect("a path"));
+    let mut bytes = fs::read(&table).expect("the stored table");
+    bytes[10] ^= 1;
+    fs::remove_file(&table).expect("a writable folder");
+    fs::write(&table, bytes).expect("a writable folder");
+    let said = project.sluice(["sql", "pipelines/p.yaml", "select * from prompts"]).ended(4);
+    assert!(said.err.contains("is damaged"), "{}", said.err);
 }
 
 #[test]

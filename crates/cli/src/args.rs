@@ -214,7 +214,7 @@ pub struct Show {
     #[arg(value_name = "STAGE", required = true, num_args = 1..=2)]
     pub words: Vec<String>,
     /// Rows to show of each table
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     pub rows: u64,
 }
 

@@ -19,7 +19,7 @@ pub enum Exit {
     Contract = 3,
     /// Stored bytes are not the bytes that were written.
     Corrupt = 4,
-    /// Somebody else has the lock.
+    /// Somebody else has the lock. A run waits for it, so nothing ends like this yet; the number is kept free.
     Locked = 5,
     /// A model has to be fetched from a hub and could not be.
     Remote = 6,
@@ -56,7 +56,7 @@ impl Exit {
             Exit::Usage => "the command line or the pipeline file is wrong",
             Exit::Contract => "data broke a contract (missing column, no rows, off-policy pairs)",
             Exit::Corrupt => "damage found in the store",
-            Exit::Locked => "another process holds the lock",
+            Exit::Locked => "another process holds a lock that is not waited for (a run waits)",
             Exit::Remote => "a model of a hub is not here and could not be fetched",
             Exit::Pending => "`plan --exit-code`: there is work to do",
             Exit::Interrupted => "interrupted; finished stages and rows are kept",
@@ -134,16 +134,17 @@ mod tests {
     #[test]
     fn every_exit_is_listed_once() {
         expect![[r#"
+            exit codes:
                 0  done, or nothing to do
                 1  a stage failed
                 2  the command line or the pipeline file is wrong
                 3  data broke a contract (missing column, no rows, off-policy pairs)
                 4  damage found in the store
-                5  another process holds the lock
+                5  another process holds a lock that is not waited for (a run waits)
                 6  a model of a hub is not here and could not be fetched
                10  `plan --exit-code`: there is work to do
               130  interrupted; finished stages and rows are kept
         "#]]
-        .assert_eq(&table());
+        .assert_eq(&format!("exit codes:\n{}", table()));
     }
 }

@@ -46,7 +46,7 @@ fn tell(failure: &Failure, global: &Global, world: &World) {
         (Some(faults), true) => {
             render::diagnostics::json(faults).iter().for_each(|fault| output::out(format!("{fault}\n")));
         }
-        (Some(faults), false) => output::err(render::diagnostics::text(faults, world.err, world.columns)),
+        (Some(faults), false) => output::err(render::diagnostics::text(faults, world.err, world.columns.min(140))),
         (None, true) => output::out(format!("{}\n", render::failure::json(failure))),
         (None, false) => output::err(render::failure::text(failure, world.err)),
     }

@@ -10,6 +10,7 @@ pub mod paint;
 pub mod plan;
 pub mod quantity;
 pub mod report;
+pub mod rows;
 pub mod show;
 pub mod summary;
 pub mod why;

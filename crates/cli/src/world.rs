@@ -83,7 +83,7 @@ pub fn tidy(path: &Path) -> PathBuf {
 fn columns() -> usize {
     let told = env::var("COLUMNS").ok().and_then(|text| text.parse::<usize>().ok());
     let seen = || terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0));
-    told.or_else(seen).unwrap_or(100).clamp(60, 140)
+    told.or_else(seen).unwrap_or(100).clamp(60, 400)
 }
 
 /// The `hub` folder of the Hugging Face cache, by the rules of its own tools.

@@ -140,7 +140,9 @@ impl Watch for Live {
     fn interrupted(&self, message: &str) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(screen) = &state.screen {
-            // What the terminal echoes of the key press would be drawn over; the lines have served their time.
+            // The cursor rests at the right edge, so the terminal wrote its `^C` on a line of its own: up again, or the
+            // lines that are cleared are not those that were drawn.
+            err("\u{1b}[2K\u{1b}[1A");
             let _ = screen.all.clear();
             screen.all.set_draw_target(ProgressDrawTarget::hidden());
         }

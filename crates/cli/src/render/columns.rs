@@ -32,7 +32,12 @@ impl Columns {
 
     /// Adds a row; cells that are missing at its end stay empty.
     pub fn row<const N: usize>(&mut self, cells: [(String, Ink); N]) {
-        self.rows.push(cells.into());
+        self.line_of(cells);
+    }
+
+    /// Adds a row whose length is known only when the program runs.
+    pub fn line_of(&mut self, cells: impl IntoIterator<Item = (String, Ink)>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
     /// The rows as lines, two spaces between columns, no spaces at the end of a line.

@@ -6,7 +6,7 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, ThemeCharacters,
 };
 use serde_json::{Value, json};
-use sluice_spec::{Diagnostic, Diagnostics, Sources, Span};
+use sluice_spec::{Diagnostic, Diagnostics, Related, Sources, Span};
 
 use crate::render::paint::{Ink, Paint};
 use crate::render::quantity::counted;
@@ -36,7 +36,8 @@ pub fn json(diagnostics: &Diagnostics) -> Vec<Value> {
     let one = |fault: &Diagnostic| {
         let Diagnostic { code, message, place, label, help, related } = fault;
         let related = related.iter().map(|other| {
-            json!({"file": file(sources, other.place), "line": other.place.line, "column": other.place.column, "label": other.label})
+            let Related { place, label } = other;
+            json!({"file": file(sources, *place), "line": place.line, "column": place.column, "label": label})
         });
         json!({
             "code": code.as_str(),

@@ -88,7 +88,7 @@ pub fn table(shown: &ShownTable, paint: Paint) -> String {
         ]);
     }
     text += &table.render(paint);
-    text + rows
+    if rows.is_empty() { text } else { format!("{text}\n{rows}") }
 }
 
 /// A checkpoint: architecture, size, place, configuration.
@@ -142,6 +142,7 @@ mod tests {
             .sluice/objects/ab/cd
               prompt_id  Utf8
               rule       Utf8  or null
+
             +--+
         "#]]
         .assert_eq(&table(&shown, Paint::OFF));

@@ -1,4 +1,5 @@
-//! `check FILE`: every fault of a pipeline file, files and models that are not there among them. The faults themselves are printed like every other failure.
+//! `check FILE`: every fault of a pipeline file, files and models that are not there among them. The faults
+//! themselves are printed like every other failure.
 
 use serde_json::json;
 

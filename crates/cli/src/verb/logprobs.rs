@@ -143,8 +143,8 @@ impl Told {
     fn text(&self) -> String {
         let (chosen, rejected) = self.means();
         let Told { index, n_chosen, n_rejected, loss, .. } = self;
-        format!(
-            "{index}\tchosen {chosen:.4} a token of {n_chosen}\trejected {rejected:.4} a token of {n_rejected}\tloss {loss:.4}\n"
-        )
+        let side = |name: &str, mean: f64, n: &usize| format!("{name} {mean:.4} a token of {n}");
+        let (chosen, rejected) = (side("chosen", chosen, n_chosen), side("rejected", rejected, n_rejected));
+        format!("{index}\t{chosen}\t{rejected}\tloss {loss:.4}\n")
     }
 }

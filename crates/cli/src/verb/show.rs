@@ -5,12 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::Dtype;
-use sluice_sql::{Format, NamedTable, TableData, render};
+use sluice_sql::{NamedTable, TableData};
 use sluice_store::{Artifact, CheckpointArtifact, TableArtifact};
 
 use crate::args::Show;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::out;
+use crate::render::rows::rows;
 use crate::render::show::{ShownCheckpoint, ShownStage, ShownTable, checkpoint, stage, table};
 use crate::session::{Session, store_failure};
 use crate::tables::{NamedOutput, named};
@@ -96,7 +97,7 @@ fn shown_table(
     let path = store.table_path(output.output).map_err(store_failure)?;
     let columns =
         schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string(), field.is_nullable()));
-    let rows = if n_rows == 0 { String::new() } else { first_rows(&path, n_rows)? };
+    let rows = if n_rows == 0 { String::new() } else { first_rows(&path, n_rows, session)? };
     Ok(ShownTable {
         name: output.name.clone(),
         columns: columns.collect(),
@@ -109,13 +110,16 @@ fn shown_table(
 }
 
 /// The first rows as a table. A query reads no more of a file than it needs.
-fn first_rows(path: &Path, n_rows: u64) -> Result<String, Failure> {
+fn first_rows(path: &Path, n_rows: u64, session: &Session) -> Result<String, Failure> {
     let table = NamedTable { name: "shown".to_owned(), data: TableData::Parquet(vec![path.to_owned()]) };
     let query = format!("select * from shown limit {n_rows}");
     sluice_sql::Session::new(vec![table])
         .and_then(|session| session.query(&query))
-        .and_then(|batches| render(&batches, Format::Table))
         .map_err(|error| Failure::new(Exit::Failed, error))
+        .and_then(|batches| {
+            let rows = rows(&batches, session.world.columns, session.world.out);
+            rows.map_err(|error| Failure::new(Exit::Failed, error))
+        })
 }
 
 fn shown_checkpoint(

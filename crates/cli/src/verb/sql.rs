@@ -1,12 +1,17 @@
 //! `sql QUERY`: a question over the tables of a pipeline.
 
+use arrow::array::RecordBatch;
 use sluice_sql::{Format, SqlError, render};
 
 use crate::args::{AnswerFormat, Sql};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{err, out};
+use crate::render::Ink;
+use crate::render::quantity::counted;
+use crate::render::rows::rows;
 use crate::session::{Project, Session, store_failure};
 use crate::tables::tables;
+use crate::world::World;
 
 pub fn run(session: &Session, args: &Sql) -> Outcome {
     let (project, rest) = session.project(&args.words)?;
@@ -27,9 +32,14 @@ pub fn run(session: &Session, args: &Sql) -> Outcome {
         Some(AnswerFormat::Csv) => Format::Csv,
         Some(AnswerFormat::Json) => Format::Json,
         Some(AnswerFormat::Jsonl) => Format::Jsonl,
-        Some(AnswerFormat::Table) => Format::Table,
         None if session.global.json => Format::Json,
-        None => Format::Table,
+        Some(AnswerFormat::Table) | None => {
+            let World { columns, out: paint, .. } = &session.world;
+            let n_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            let table = rows(&batches, *columns, *paint).map_err(|error| Failure::new(Exit::Failed, error))?;
+            out(format!("{table}{}\n", paint.ink(Ink::Dim, format!("({})", counted(n_rows as u64, "row")))));
+            return Ok(Exit::Ok);
+        }
     };
     out(render(&batches, format).map_err(|error| Failure::new(Exit::Failed, error))?);
     Ok(Exit::Ok)
