@@ -60,8 +60,9 @@ tiny-models *ARGS:
         "{{ built }}/sluice" show pipelines/tiny-models.yaml "$1" --json | sed -n 's/.*"folder":"\([^"]*\)".*/\1/p'
     }
     policy=$(folder policy) reward=$(folder reward)
-    # The store's files are read-only; these are not.
-    install -m 644 "$policy"/* data/tiny/policy/
+    # The store's files are read-only; these are not. What stands around the policy's weights is there already, and is
+    # what the pipeline starts from: a config in another spelling would make it start anew.
+    install -m 644 "$policy/model.safetensors" "$policy/README.md" data/tiny/policy/
     install -m 644 "$reward"/* data/tiny/reward/
     du -ch data/tasks data/tiny | tail -n 1
 
