@@ -116,7 +116,7 @@ fn name(stage: usize) -> String {
 
 /// The stage that a later one reads.
 fn read_by(stage: usize) -> String {
-    if (stage - 1) % LANE == 0 { name(0) } else { name(stage - 1) }
+    if (stage - 1).is_multiple_of(LANE) { name(0) } else { name(stage - 1) }
 }
 
 impl Prepared {

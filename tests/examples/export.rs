@@ -17,7 +17,7 @@ use sluice_lm::packed::Packed;
 use sluice_lm::params::Parameters;
 use sluice_lm::reward::{HeadDtype, RewardModel};
 use sluice_lm::template::Message;
-use sluice_lm::weights::{published_values, values};
+use sluice_lm::weights::values;
 use sluice_tests::fixture;
 
 #[derive(Parser)]
@@ -88,13 +88,7 @@ fn write(model: &mut impl Parameters, source: &Checkpoint, case: &Case, folder: 
         Some(bytes) => CheckpointWriter::with_shards(folder, bytes),
         None => CheckpointWriter::new(folder),
     };
-    let mut written = Ok(());
-    model.walk(&mut |name, param| {
-        if written.is_ok() {
-            written = writer.tensor(name, &param.published_shape(), &published_values(&param), case.dtype);
-        }
-    });
-    written?;
+    writer.parameters(model, case.dtype)?;
     writer.finish(Companions { config: &source.config, dtype: case.dtype, source: &source.folder, card: "" })
 }
 

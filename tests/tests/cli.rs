@@ -213,7 +213,7 @@ stages:
            ╰────
           help: did you mean `temperature`?
 
-          error: stage `responses`: `sample.n` must be a whole number from 1 up, not 0
+          error: stage `responses`: `sample.n` must be a whole number from 1 to 10000, not 0
            ╭─[p.yaml:5:78]
          4 │   prompts: { ingest: { from: a.jsonl } }
          5 │   responses: { sample: { prompts: promts, model: policy, temprature: 0.8, n: 0 } }

@@ -3,22 +3,23 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
 use crate::exit;
 
 const ABOUT: &str = "Turns prompts into a preference-optimised language model, and shows the evidence.";
 
+/// A line for each paragraph: the terminal's width breaks them.
 const LONG_ABOUT: &str = "\
 Turns prompts into a preference-optimised language model, and shows the evidence.
 
-A pipeline file declares stages; each reads tables and models and makes others. What was made from the same inputs
+A pipeline file declares stages; each reads tables and models and makes others. What was made from the same inputs \
 and parameters is never made twice: change a line, run again, and only what that line touches runs.
 
-Every verb takes the pipeline file as its first word (a word that ends in .yaml or .yml) or with -p. Without one it is
-the file of the last run in the store, or else the only file in pipelines/. Paths inside the file are relative to the
-project folder.";
+Every verb takes the pipeline file as its first word (a word that ends in .yaml or .yml) or with -p. Without one it \
+is the file of the last run in the store, or else the only file in pipelines/. Paths inside the file are relative to \
+the project folder.";
 
 fn after_long_help() -> String {
     format!(
@@ -261,23 +262,23 @@ pub struct Generate {
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "top_k", "min_p"])]
     pub greedy: bool,
     /// Divides the logits; 0 is the same as --greedy [default: 1]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
     /// Keep the likeliest tokens whose probabilities reach P
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Keep the K likeliest tokens
     #[arg(long, value_name = "K")]
     pub top_k: Option<u32>,
     /// Keep tokens at least P times as likely as the likeliest
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f64>,
     /// Answers for each prompt
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=10_000))]
     pub n: u32,
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
-    #[arg(long, value_name = "M", default_value_t = 256)]
+    #[arg(long, value_name = "M", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
     pub max_new_tokens: u32,
     /// Go on past the model's stop tokens, to the last token allowed
     #[arg(long)]
@@ -307,9 +308,9 @@ pub struct Logprobs {
     /// Tokens of prompt and response together, at most
     #[arg(long, value_name = "L", default_value_t = 2048)]
     pub max_length: u32,
-    /// Tokens of the prompt that are kept when it has to be cut
-    #[arg(long, value_name = "P", default_value_t = 1800)]
-    pub max_prompt_length: u32,
+    /// Tokens of the prompt that are kept when it has to be cut [default: 1800 of 2048, or as large a share of L]
+    #[arg(long, value_name = "P")]
+    pub max_prompt_length: Option<u32>,
     /// How what is too long is cut
     #[arg(long, value_enum, default_value_t = Truncation::Budget)]
     pub truncation: Truncation,
@@ -320,11 +321,23 @@ pub struct Logprobs {
     #[arg(long, value_enum, default_value_t = ResponseHeader::Prompt)]
     pub response_header: ResponseHeader,
     /// SimPO's beta
-    #[arg(long, value_name = "B", default_value_t = 10.0)]
+    #[arg(long, value_name = "B", default_value_t = 10.0, allow_negative_numbers = true, value_parser = above_zero)]
     pub beta: f64,
     /// SimPO's target margin over beta
-    #[arg(long, value_name = "G", default_value_t = 0.5)]
+    #[arg(long, value_name = "G", default_value_t = 0.5, allow_negative_numbers = true, value_parser = zero_up)]
     pub gamma_beta_ratio: f64,
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0).ok_or_else(|| "a number above 0 is needed".to_owned())
+}
+
+fn zero_up(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0).ok_or_else(|| "a number from 0 up is needed".to_owned())
+}
+
+fn number(text: &str, allowed: impl Fn(f64) -> bool) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|value| value.is_finite() && allowed(*value))
 }
 
 /// How what is too long is cut.

@@ -1,16 +1,20 @@
-//! What the verbs over a single model folder share: finding and opening it, conversations as token ids, rows of a file.
-//! Refuses to know of pipelines and stores.
+//! What the verbs over a single model folder share: finding, opening and loading it, conversations as token ids, rows of
+//! a file. Refuses to know of pipelines and stores.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use serde_json::{Map, Value};
 use sluice_lm::checkpoint::{self, Checkpoint, HubError};
+use sluice_lm::model::{CausalModel, LoadError, load_causal, load_reward};
+use sluice_lm::reward::RewardModel;
 use sluice_lm::template::Message;
 use sluice_sql::{DataFormat, Format, NamedTable, Session, TableData, render};
 
 use crate::exit::{Exit, Failure};
 use crate::output::err;
+use crate::pipeline_file::not_text;
 use crate::world::World;
 
 /// The folder of a reference: a path as it is, `hf://...` in the local cache.
@@ -30,22 +34,47 @@ pub fn open(reference: &str, world: &World, quiet: bool) -> Result<Checkpoint, F
     Ok(opened)
 }
 
-/// A conversation as token ids with one begin token; `opens_answer` adds the header of the turn to be written.
-pub fn conversation(model: &Checkpoint, messages: &[Message], opens_answer: bool) -> Result<Vec<u32>, Failure> {
-    let failed = |error: checkpoint::CheckpointError| Failure::new(Exit::Usage, error);
-    let text = model.template().map_err(failed)?.render(messages, opens_answer);
-    let text = text.map_err(|error| Failure::new(Exit::Usage, error))?;
-    with_bos(model, &text)
+/// The causal language model of an opened folder.
+pub fn causal(model: &Checkpoint) -> Result<CausalModel, Failure> {
+    load(model, load_causal)
 }
 
-/// A text as token ids with one begin token in front, if the tokenizer has one.
-pub fn with_bos(model: &Checkpoint, text: &str) -> Result<Vec<u32>, Failure> {
-    let mut ids = model.tokenizer.encode(text).map_err(|error| Failure::new(Exit::Usage, error))?;
-    if let Some(bos) = model.tokenizer.bos_id() {
-        let n_written = ids.iter().take_while(|id| **id == bos).count();
-        ids.splice(..n_written, [bos]);
+/// The reward model of an opened folder.
+pub fn reward(model: &Checkpoint) -> Result<RewardModel, Failure> {
+    load(model, load_reward)
+}
+
+fn load<M>(model: &Checkpoint, load: impl FnOnce(&Checkpoint, &Device) -> Result<M, LoadError>) -> Result<M, Failure> {
+    let device = sluice_stages::model::device(sluice_stages::Device::Cpu);
+    let device = device.map_err(|error| Failure::new(Exit::Usage, error))?;
+    load(model, &device).map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+/// A conversation as token ids with one begin token; `opens_answer` adds the header of the turn to be written.
+pub fn conversation(model: &Checkpoint, messages: &[Message], opens_answer: bool) -> Result<Vec<u32>, Failure> {
+    model.conversation_ids(messages, opens_answer, 1).map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+/// Refuses a prompt that the model cannot go on from, and says why.
+pub fn expect_askable(model: &Checkpoint, ids: &[u32]) -> Result<(), String> {
+    let (max, n_ids) = (model.config.model.max_position_embeddings(), model.config.model.vocab_size());
+    if let Some(id) = ids.iter().find(|id| **id as usize >= n_ids) {
+        return Err(format!("token {id} is none of the model's {n_ids}"));
     }
-    Ok(ids)
+    match ids.len() {
+        0 => Err("there is no token to begin with".to_owned()),
+        n if n >= max => Err(format!("its {n} tokens leave no room for an answer in the model's context of {max}")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a conversation longer than the model's context, and says so.
+pub fn expect_room(model: &Checkpoint, n_tokens: usize) -> Result<(), String> {
+    let max = model.config.model.max_position_embeddings();
+    if n_tokens <= max {
+        return Ok(());
+    }
+    Err(format!("its {n_tokens} tokens are more than the model's context of {max}"))
 }
 
 /// A row of an input file.
@@ -71,8 +100,10 @@ pub fn rows(file: &Path) -> Result<Vec<Row>, Failure> {
     let row = |(index, (line, text)): (usize, (usize, &str))| match serde_json::from_str(text) {
         Ok(fields) => Ok(Row { index, fields, file: file.to_owned() }),
         Err(error) => {
-            let message = format!("{}:{}: not a JSON object: {error}", file.display(), line + 1);
-            Err(Failure::usage(message))
+            // The line that it counts is always the first.
+            let what = error.to_string();
+            let what = what.split(" at line ").next().unwrap_or_default();
+            Err(Failure::usage(format!("{}:{}: not a JSON object: {what}", file.display(), line + 1)))
         }
     };
     let rows: Vec<Row> = lines.enumerate().map(row).collect::<Result<_, _>>()?;
@@ -83,11 +114,11 @@ pub fn rows(file: &Path) -> Result<Vec<Row>, Failure> {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| match error.kind() {
+    let bytes = fs::read(file).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => no_file(file),
-        std::io::ErrorKind::InvalidData => Failure::usage(format!("{} is not UTF-8 text", file.display())),
         _ => Failure::usage(format!("read {}: {error}", file.display())),
-    })
+    })?;
+    String::from_utf8(bytes).map_err(|error| not_text(file, &error))
 }
 
 fn no_file(file: &Path) -> Failure {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 
 use sluice_spec::{Diagnostics, Options, Pipeline};
 use sluice_store::Store;
@@ -37,8 +38,9 @@ pub fn load(named: Option<PathBuf>, global: &Global, world: &World, store: &Stor
         Some(path) => path,
         None => usual(world, store)?,
     };
-    let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error, world))?;
     let name = world.in_project(&path);
+    let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error, world))?;
+    let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
     let options = Options { profile: global.profile.clone(), set: global.set.clone() };
     sluice_spec::parse(&name.display().to_string(), &text, &options).map_err(faults)
 }
@@ -82,13 +84,22 @@ fn candidates(world: &World) -> Vec<PathBuf> {
     files
 }
 
+/// The place where a file stops being text.
+pub fn not_text(path: &Path, error: &FromUtf8Error) -> Failure {
+    let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = valid.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(&valid[start..]).chars().count() + 1;
+    Failure::usage(format!("{}:{line}:{column}: the file is not UTF-8 text from here on", path.display()))
+        .help("save it as UTF-8")
+}
+
 fn unreadable(path: &Path, error: &std::io::Error, world: &World) -> Failure {
     if path.is_dir() {
         return Failure::usage(format!("{} is a folder, not a pipeline file", path.display()));
     }
     let failure = Failure::usage(match error.kind() {
         std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
-        std::io::ErrorKind::InvalidData => format!("{} is not UTF-8 text", path.display()),
         _ => format!("read {}: {error}", path.display()),
     });
     let found: Vec<String> = candidates(world).iter().map(|path| path.display().to_string()).collect();

@@ -1,11 +1,14 @@
-//! Before a run: whether the files and models that its stages name are there. A missing reward model is told now, at its
-//! place in the file, and not after an hour of sampling.
+//! Before a run: whether the files and models that its stages name are there, and whether the models open and are what
+//! the stages need. A missing or broken reward model is told now, at its place in the file, and not after an hour of
+//! sampling.
 //!
-//! Looks at names only; whether a file reads and a model fits is found by the stage that uses it.
+//! Reads no rows and no weights; what is wrong with those is found by the stage that uses them.
 
 use sluice_engine::StageFailure;
 use sluice_lm::checkpoint::HubError;
-use sluice_spec::{Code, Diagnostic, Diagnostics, Pipeline, Source, Span, Stage};
+use sluice_lm::config::{Config, Head};
+use sluice_spec::stage::{Input, Kind};
+use sluice_spec::{Code, Diagnostic, Diagnostics, Model, Pipeline, Source, Span, Stage};
 
 use crate::exit::{Exit, Failure};
 use crate::session::Project;
@@ -14,19 +17,23 @@ use crate::session::Project;
 /// named.
 ///
 /// # Errors
-/// Everything that is not there, as faults of the file; `Exit::Remote` if only models of a hub are missing.
+/// Everything that is not there or not usable, as faults of the file; `Exit::Remote` if only models of a hub are missing.
 pub fn check(project: &Project, targets: &[String]) -> Result<(), Failure> {
     let pipeline = project.plan.pipeline();
     let mut faults = Vec::new();
     let mut exit = Exit::Remote;
     for stage in wanted(project, targets) {
         for input in stage.kind.inputs() {
-            let Err(failure) = project.wire.find(pipeline, &input.source) else { continue };
-            if !is_remote(&failure) {
-                exit = Exit::Usage;
+            match project.wire.find(pipeline, &input.source) {
+                Err(failure) => {
+                    if !is_remote(&failure) {
+                        exit = Exit::Usage;
+                    }
+                    let place = model(pipeline, &input.source).map(|model| model.place).or(input.place);
+                    faults.push(fault(place, failure.to_string()));
+                }
+                Ok(()) => faults.extend(unusable(project, stage, &input).inspect(|_| exit = Exit::Usage)),
             }
-            let place = place(pipeline, &input.source).or(input.place).unwrap_or(Span::START);
-            faults.push(Diagnostic::new(Code::UnknownName, place, failure.to_string()));
         }
     }
     if faults.is_empty() {
@@ -35,10 +42,55 @@ pub fn check(project: &Project, targets: &[String]) -> Result<(), Failure> {
     Err(Failure::new(exit, Diagnostics::new(pipeline.sources.clone(), faults)))
 }
 
-/// A model is missing where it is declared, whoever uses it.
-fn place(pipeline: &Pipeline, source: &Source) -> Option<Span> {
+/// What is wrong with a model that is there.
+fn unusable(project: &Project, stage: &Stage, input: &Input) -> Option<Diagnostic> {
+    let model = model(project.plan.pipeline(), &input.source)?;
+    match project.wire.open_model(&model.location) {
+        // The outermost message only says what was attempted.
+        Err(failure) => {
+            let causes = failure.causes();
+            let message = if causes.is_empty() { failure.to_string() } else { causes.join(": ") };
+            Some(fault(Some(model.place), message))
+        }
+        Ok(config) => {
+            let (found, needed) = misfit(&config, &stage.kind, &input.role)?;
+            let (name, architecture) = (&model.name, config.architecture());
+            let message = format!(
+                "stage `{}`: `{}.{}` is `{name}`, {found} ({architecture}); {needed} is needed",
+                stage.name,
+                stage.kind.name().name(),
+                input.role
+            );
+            Some(fault(input.place, message))
+        }
+    }
+}
+
+/// What a model is and what a role needs, if these differ. Training may start from either.
+fn misfit(config: &Config, kind: &Kind, role: &str) -> Option<(&'static str, &'static str)> {
+    const CAUSAL: &str = "a causal language model";
+    const REWARD: &str = "a reward model";
+    let needs_reward = match kind {
+        Kind::Sample(_) => false,
+        Kind::Score(_) => true,
+        Kind::Evaluate(_) => role == "judge",
+        Kind::Train(_) | Kind::Ingest(_) | Kind::Pair(_) | Kind::Sql(_) => return None,
+    };
+    match (config.head == Head::CausalLm, needs_reward) {
+        (true, true) => Some((CAUSAL, REWARD)),
+        (false, false) => Some((REWARD, CAUSAL)),
+        (true, false) | (false, true) => None,
+    }
+}
+
+fn fault(place: Option<Span>, message: String) -> Diagnostic {
+    Diagnostic::new(Code::UnknownName, place.unwrap_or(Span::START), message)
+}
+
+/// The declaration of a model that a stage reads.
+fn model<'p>(pipeline: &'p Pipeline, source: &Source) -> Option<&'p Model> {
     match source {
-        Source::Model(name) => pipeline.model(name).map(|model| model.place),
+        Source::Model(name) => pipeline.model(name),
         Source::Stage(_) | Source::Files(_) | Source::Folder(_) => None,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sluice_engine::{Engine, EngineError, PlanState};
 use sluice_plan::Plan;
-use sluice_spec::StageName;
+use sluice_spec::{StageName, did_you_mean};
 use sluice_stages::Device;
 use sluice_store::{Record, RunId, RunManifest, Store, StoreError};
 
@@ -139,7 +139,9 @@ impl Project {
         let names = || self.plan.stages().map(|stage| &stage.name);
         names().find(|name| name.as_str() == word).cloned().ok_or_else(|| {
             let known: Vec<&str> = names().map(StageName::as_str).collect();
-            Failure::usage(format!("{} has no stage `{word}`", self.name)).help(format!("it has {}", known.join(", ")))
+            let help =
+                did_you_mean(word, known.iter().copied()).unwrap_or_else(|| format!("it has {}", known.join(", ")));
+            Failure::usage(format!("{} has no stage `{word}`", self.name)).help(help)
         })
     }
 }

@@ -1,12 +1,18 @@
 //! Joins engine and stages, which do not know each other: digests of what lies outside the store, and one call that
 //! runs a stage. Owns the translation between their vocabularies; refuses to know what a kind computes.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, StageFailure, StageRunner};
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_lm::config::Config;
 use sluice_spec::{Location, Pipeline, Source};
+use sluice_sql::SqlError;
+use sluice_stages::answers::AnswerError;
+use sluice_stages::score::JudgeError;
+use sluice_stages::train::TrainStageError;
 use sluice_stages::{Device, InputData, StageContext, StageError, StageInput, Unit};
 use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Store, StoreError};
 
@@ -73,6 +79,25 @@ impl Wire {
                 pipeline.model(name).map_or(Ok(()), |model| self.model_folder(&model.location).map(drop))
             }
         }
+    }
+
+    /// Opens a model as the stages will: everything but the values of its weights. A folder that opened is not opened
+    /// again before it changes, so that a run with nothing to do costs a look at its files.
+    pub fn open_model(&self, location: &Location) -> Result<Config, StageFailure> {
+        let folder = self.model_folder(location)?;
+        let failed =
+            |folder: &Path, source| StageFailure::of(OutsideError::Model { folder: folder.to_owned(), source });
+        let open = |folder: &Path| Checkpoint::open(folder).map(|_| [0; 32]);
+        match self.store.folder_digest(&folder, "model opens v1", open) {
+            Ok(_) => {}
+            Err(FolderDigestError::Store(error)) => return Err(error.into()),
+            Err(FolderDigestError::Compute(source)) => return Err(failed(&folder, source)),
+        }
+        let file = folder.join("config.json");
+        let text = fs::read_to_string(&file)
+            .map_err(|source| failed(&folder, CheckpointError::Read { file: file.clone(), source }))?;
+        let (config, _) = Config::parse(&text, &file).map_err(|error| failed(&folder, error.into()))?;
+        Ok(config)
     }
 
     fn config_folder(&self, folder: &str) -> Result<PathBuf, StageFailure> {
@@ -203,7 +228,10 @@ fn engine_progress(progress: sluice_stages::Progress) -> Progress {
 pub fn exit_of_store(error: &StoreError) -> Exit {
     match error {
         StoreError::Corrupt { .. } | StoreError::Json { .. } => Exit::Corrupt,
-        StoreError::NewerFormat { .. } | StoreError::NotAStore { .. } | StoreError::NewerRecord { .. } => Exit::Usage,
+        StoreError::NewerFormat { .. }
+        | StoreError::NotAStore { .. }
+        | StoreError::Taken { .. }
+        | StoreError::NewerRecord { .. } => Exit::Usage,
         _ => Exit::Failed,
     }
 }
@@ -219,14 +247,45 @@ pub fn exit_of(failure: &StageFailure) -> Exit {
         StageFailure::Stage(error) => error,
     };
     if let Some(error) = error.downcast_ref::<StageError>() {
-        return match error {
-            StageError::InputTable { .. } | StageError::Ingest(_) | StageError::Pair(_) => Exit::Contract,
-            StageError::ReadInput { source, .. } | StageError::WriteOutput { source, .. } => exit_of_store(source),
-            _ => Exit::Failed,
-        };
+        return exit_of_stage(error);
     }
     if error.is::<sluice_lm::checkpoint::HubError>() {
         return Exit::Remote;
     }
     Exit::Failed
+}
+
+/// Whether the data, the pipeline file, the store or the stage is to blame.
+fn exit_of_stage(error: &StageError) -> Exit {
+    match error {
+        StageError::InputTable { .. }
+        | StageError::Ingest(_)
+        | StageError::Pair(_)
+        | StageError::Prompts(_)
+        | StageError::Answer(AnswerError::TooLong { .. })
+        | StageError::Judge(JudgeError::NoResponses | JudgeError::TooLong { .. })
+        | StageError::Train(
+            TrainStageError::OffPolicy { .. }
+            | TrainStageError::NoTrainRows { .. }
+            | TrainStageError::Missing { .. }
+            | TrainStageError::NoObjective { .. }
+            | TrainStageError::TooLong { .. },
+        ) => Exit::Contract,
+        StageError::ReadInput { source, .. }
+        | StageError::WriteOutput { source, .. }
+        | StageError::Files(SqlError::Stored { source, .. }) => exit_of_store(source),
+        StageError::Files(SqlError::Line { .. } | SqlError::ReadFile { .. }) => Exit::Contract,
+        StageError::Files(
+            SqlError::Syntax { .. }
+            | SqlError::UnknownTable { .. }
+            | SqlError::UnknownColumn { .. }
+            | SqlError::Plan { .. }
+            | SqlError::NotAQuery
+            | SqlError::NotRepeatable { .. }
+            | SqlError::NoSuchFile { .. }
+            | SqlError::Folder { .. },
+        )
+        | StageError::Query(_) => Exit::Usage,
+        _ => Exit::Failed,
+    }
 }

@@ -21,14 +21,9 @@ impl Clusters {
     ///
     /// # Errors
     /// [`EvalError::Empty`] without a value, [`EvalError::NotFinite`] for a NaN or an infinity.
-    pub fn gather<K: Hash + Eq>(
-        values: impl IntoIterator<Item = (K, f64)>,
-    ) -> Result<Self, EvalError> {
+    pub fn gather<K: Hash + Eq>(values: impl IntoIterator<Item = (K, f64)>) -> Result<Self, EvalError> {
         let mut places: HashMap<K, usize> = HashMap::new();
-        let mut clusters = Self {
-            sums: Vec::new(),
-            counts: Vec::new(),
-        };
+        let mut clusters = Self { sums: Vec::new(), counts: Vec::new() };
         for (index, (key, value)) in values.into_iter().enumerate() {
             if !value.is_finite() {
                 return Err(EvalError::NotFinite { index, value });
@@ -41,11 +36,7 @@ impl Clusters {
             clusters.sums[place] += value;
             clusters.counts[place] += 1.0;
         }
-        if clusters.sums.is_empty() {
-            Err(EvalError::Empty)
-        } else {
-            Ok(clusters)
-        }
+        if clusters.sums.is_empty() { Err(EvalError::Empty) } else { Ok(clusters) }
     }
 
     /// Each value its own cluster.
@@ -94,11 +85,7 @@ impl Bootstrap {
     /// # Errors
     /// [`EvalError::NoResamples`] if `resamples` is 0.
     pub fn mean(&self, clusters: &Clusters) -> Result<Interval, EvalError> {
-        let Self {
-            confidence,
-            resamples,
-            seed,
-        } = *self;
+        let Self { confidence, resamples, seed } = *self;
         if resamples == 0 {
             return Err(EvalError::NoResamples);
         }
@@ -120,22 +107,6 @@ impl Bootstrap {
             low: quantile(&means, confidence.tail()),
             high: quantile(&means, 1.0 - confidence.tail()),
         })
-    }
-
-    /// Percentile interval of `mean(candidate) − mean(baseline)` over paired values.
-    ///
-    /// Every item is `(prompt key, candidate value, baseline value)`.
-    ///
-    /// # Errors
-    /// As [`Clusters::gather`] and [`Self::mean`].
-    pub fn mean_difference<K: Hash + Eq>(
-        &self,
-        paired: impl IntoIterator<Item = (K, f64, f64)>,
-    ) -> Result<Interval, EvalError> {
-        let differences = paired
-            .into_iter()
-            .map(|(key, candidate, baseline)| (key, candidate - baseline));
-        self.mean(&Clusters::gather(differences)?)
     }
 }
 
@@ -172,11 +143,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn check(values: &[(&str, f64)], resamples: u32, want: Expect) {
-        let bootstrap = Bootstrap {
-            confidence: Confidence::USUAL,
-            resamples,
-            seed: 7,
-        };
+        let bootstrap = Bootstrap { confidence: Confidence::USUAL, resamples, seed: 7 };
         let got = Clusters::gather(values.iter().copied()).and_then(|c| bootstrap.mean(&c));
         want.assert_eq(&match got {
             Ok(i) => format!("{:.3} [{:.3}, {:.3}]", i.estimate, i.low, i.high),
@@ -186,68 +153,25 @@ mod tests {
 
     #[test]
     fn corners() {
-        check(
-            &[("a", 0.5), ("b", 0.5)],
-            100,
-            expect!["0.500 [0.500, 0.500]"],
-        );
-        check(
-            &[("a", 1.0), ("a", 0.0)],
-            100,
-            expect!["0.500 [0.500, 0.500]"],
-        );
+        check(&[("a", 0.5), ("b", 0.5)], 100, expect!["0.500 [0.500, 0.500]"]);
+        check(&[("a", 1.0), ("a", 0.0)], 100, expect!["0.500 [0.500, 0.500]"]);
         check(&[], 100, expect!["no value to average"]);
-        check(
-            &[("a", 1.0)],
-            0,
-            expect!["a bootstrap needs at least one resample"],
-        );
-        check(
-            &[("a", 1.0), ("b", f64::NAN)],
-            10,
-            expect!["value 1 is NaN, which is not finite"],
-        );
+        check(&[("a", 1.0)], 0, expect!["a bootstrap needs at least one resample"]);
+        check(&[("a", 1.0), ("b", f64::NAN)], 10, expect!["value 1 is NaN, which is not finite"]);
     }
 
     /// Two clusters 0 and 1: means 0, ½, 1 with odds 1 : 2 : 1, so the 2.5 % ends are 0 and 1.
     #[test]
     fn two_prompts_know_nothing() {
-        check(
-            &[("a", 0.0), ("b", 1.0)],
-            400,
-            expect!["0.500 [0.000, 1.000]"],
-        );
+        check(&[("a", 0.0), ("b", 1.0)], 400, expect!["0.500 [0.000, 1.000]"]);
     }
 
     /// By hand: the standard error of 400 coin flips is 0.5 / 20 = 0.025, so 95 % is about ± 0.049.
     #[test]
     fn four_hundred_coin_flips() {
         let keys: Vec<String> = (0..400).map(|i| i.to_string()).collect();
-        let flips: Vec<(&str, f64)> = keys
-            .iter()
-            .enumerate()
-            .map(|(i, k)| (k.as_str(), (i % 2) as f64))
-            .collect();
+        let flips: Vec<(&str, f64)> = keys.iter().enumerate().map(|(i, k)| (k.as_str(), (i % 2) as f64)).collect();
         check(&flips, 4000, expect!["0.500 [0.450, 0.550]"]);
-    }
-
-    /// Every difference is ¼, so the interval has no width however the two sides vary.
-    #[test]
-    fn pairing_removes_what_is_common() {
-        let bootstrap = Bootstrap {
-            confidence: Confidence::USUAL,
-            resamples: 50,
-            seed: 1,
-        };
-        let paired = (0..20).map(|i| (i, f64::from(i) + 0.25, f64::from(i)));
-        assert_eq!(
-            bootstrap.mean_difference(paired),
-            Ok(Interval {
-                estimate: 0.25,
-                low: 0.25,
-                high: 0.25
-            })
-        );
     }
 
     /// 0, 1, 2, 10 at 0.5: position 1.5 → 1.5; at 0.9: position 2.7 → 2 + 0.7 · 8 = 7.6.

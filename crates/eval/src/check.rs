@@ -79,16 +79,7 @@ mod tests {
     fn check(rule: Check, reference: &str, answers: &[&str], want: Expect) {
         let lines: Vec<String> = answers
             .iter()
-            .map(|answer| {
-                format!(
-                    "{} {answer:?}",
-                    if rule.agrees(answer, reference) {
-                        "yes"
-                    } else {
-                        "no "
-                    }
-                )
-            })
+            .map(|answer| format!("{} {answer:?}", if rule.agrees(answer, reference) { "yes" } else { "no " }))
             .collect();
         want.assert_eq(&lines.join("\n"));
     }
@@ -142,13 +133,7 @@ mod tests {
         check(
             Check::LastSentence,
             "cat cat",
-            &[
-                "Cat cat.",
-                "cat, cat",
-                "Here you are: cat cat.",
-                "cat cat cat.",
-                "cat.",
-            ],
+            &["Cat cat.", "cat, cat", "Here you are: cat cat.", "cat cat cat.", "cat."],
             expect![[r#"
                 yes "Cat cat."
                 yes "cat, cat"

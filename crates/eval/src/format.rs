@@ -52,20 +52,12 @@ impl Adherence {
     pub fn of(answer: &str, ended: bool, rules: FormatRules) -> Self {
         let FormatRules { max_words } = rules;
         let n_words = answer.split_whitespace().count();
-        Self {
-            ended,
-            short: sentences(answer).len() == 1 && n_words <= max_words,
-            plain: !hedges(answer),
-        }
+        Self { ended, short: sentences(answer).len() == 1 && n_words <= max_words, plain: !hedges(answer) }
     }
 
     /// All three parts hold.
     pub fn holds(self) -> bool {
-        let Self {
-            ended,
-            short,
-            plain,
-        } = self;
+        let Self { ended, short, plain } = self;
         ended && short && plain
     }
 }
@@ -92,13 +84,7 @@ mod tests {
             .iter()
             .map(|&(answer, ended)| {
                 let a = Adherence::of(answer, ended, FormatRules { max_words: 6 });
-                format!(
-                    "{} ended {} short {} plain {} {answer:?}",
-                    a.holds(),
-                    a.ended,
-                    a.short,
-                    a.plain
-                )
+                format!("{} ended {} short {} plain {} {answer:?}", a.holds(), a.ended, a.short, a.plain)
             })
             .collect();
         want.assert_eq(&lines.join("\n"));

@@ -15,11 +15,7 @@ impl Confidence {
     /// # Errors
     /// [`EvalError::Confidence`] outside (0, 1).
     pub fn new(level: f64) -> Result<Self, EvalError> {
-        if level > 0.0 && level < 1.0 {
-            Ok(Self(level))
-        } else {
-            Err(EvalError::Confidence(level))
-        }
+        if level > 0.0 && level < 1.0 { Ok(Self(level)) } else { Err(EvalError::Confidence(level)) }
     }
 
     /// The level, 0.95 for "95 %".
@@ -71,11 +67,7 @@ pub fn wilson(successes: f64, trials: u64, confidence: Confidence) -> Result<Int
     let shrink = 1.0 + z2 / n;
     let centre = (p + z2 / (2.0 * n)) / shrink;
     let half = z * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt() / shrink;
-    Ok(Interval {
-        estimate: p,
-        low: (centre - half).max(0.0),
-        high: (centre + half).min(1.0),
-    })
+    Ok(Interval { estimate: p, low: (centre - half).max(0.0), high: (centre + half).min(1.0) })
 }
 
 /// Standard normal quantile by bisection on [`normal_cdf`]; exact to about 1e-14 for the levels in use.
@@ -131,18 +123,8 @@ mod tests {
         check(50.5, 100, 0.9, expect!["0.5050 [0.4237, 0.5860]"]);
         check(11.0, 10, 0.95, expect!["11 successes in 10 trials"]);
         check(0.0, 0, 0.95, expect!["no value to average"]);
-        check(
-            1.0,
-            2,
-            1.0,
-            expect!["confidence 1 is not between 0 and 1 (0.95 is usual)"],
-        );
-        check(
-            1.0,
-            2,
-            f64::NAN,
-            expect!["confidence NaN is not between 0 and 1 (0.95 is usual)"],
-        );
+        check(1.0, 2, 1.0, expect!["confidence 1 is not between 0 and 1 (0.95 is usual)"]);
+        check(1.0, 2, f64::NAN, expect!["confidence NaN is not between 0 and 1 (0.95 is usual)"]);
     }
 
     /// Printed tables of the normal distribution: 1.6449, 1.9600, 2.5758.

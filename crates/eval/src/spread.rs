@@ -29,12 +29,9 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         match sorted[..] {
             [] => Err(EvalError::Empty),
-            [low, ..] => Ok(Self {
-                median: quantile(&sorted, 0.5),
-                low,
-                high: sorted[sorted.len() - 1],
-                n: sorted.len(),
-            }),
+            [low, ..] => {
+                Ok(Self { median: quantile(&sorted, 0.5), low, high: sorted[sorted.len() - 1], n: sorted.len() })
+            }
         }
     }
 }
@@ -45,8 +42,7 @@ impl Spread {
 /// empty or the baseline wrote nothing at all.
 pub fn length_ratio(candidate_tokens: &[u32], baseline_tokens: &[u32]) -> Option<f64> {
     let mean = |tokens: &[u32]| {
-        (!tokens.is_empty())
-            .then(|| tokens.iter().map(|&t| f64::from(t)).sum::<f64>() / tokens.len() as f64)
+        (!tokens.is_empty()).then(|| tokens.iter().map(|&t| f64::from(t)).sum::<f64>() / tokens.len() as f64)
     };
     let baseline = mean(baseline_tokens).filter(|&m| m > 0.0)?;
     Some(mean(candidate_tokens)? / baseline)
@@ -58,21 +54,11 @@ mod tests {
 
     #[test]
     fn median_of_three_and_of_four() {
-        let spread = |median, low, high, n| {
-            Ok(Spread {
-                median,
-                low,
-                high,
-                n,
-            })
-        };
+        let spread = |median, low, high, n| Ok(Spread { median, low, high, n });
         assert_eq!(Spread::of(&[58.5, 59.2, 59.0]), spread(59.0, 58.5, 59.2, 3));
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0, 4));
         assert_eq!(Spread::of(&[]), Err(EvalError::Empty));
-        assert!(matches!(
-            Spread::of(&[1.0, f64::NAN]),
-            Err(EvalError::NotFinite { index: 1, .. })
-        ));
+        assert!(matches!(Spread::of(&[1.0, f64::NAN]), Err(EvalError::NotFinite { index: 1, .. })));
     }
 
     /// (2 + 4) / 2 = 3 against (4 + 8) / 2 = 6.

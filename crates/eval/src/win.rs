@@ -16,13 +16,11 @@ pub enum Outcome {
 impl Outcome {
     /// Compares two scores; higher is better. `None` if either is NaN, because then nothing was measured.
     pub fn of(candidate_score: f32, baseline_score: f32) -> Option<Self> {
-        candidate_score
-            .partial_cmp(&baseline_score)
-            .map(|order| match order {
-                std::cmp::Ordering::Greater => Self::Win,
-                std::cmp::Ordering::Equal => Self::Tie,
-                std::cmp::Ordering::Less => Self::Loss,
-            })
+        candidate_score.partial_cmp(&baseline_score).map(|order| match order {
+            std::cmp::Ordering::Greater => Self::Win,
+            std::cmp::Ordering::Equal => Self::Tie,
+            std::cmp::Ordering::Less => Self::Loss,
+        })
     }
 
     /// 1, ½ or 0.
@@ -92,30 +90,11 @@ mod tests {
     /// 2 wins, 1 tie, 1 loss: (2 + ½) / 4 = 0.625.
     #[test]
     fn ties_count_half() {
-        let scores = [
-            (2.0, 1.0),
-            (0.5, 0.5),
-            (-1.0, 3.0),
-            (0.1, 0.0),
-            (f32::NAN, 0.0),
-        ];
-        let rate: WinRate = scores
-            .iter()
-            .filter_map(|&(c, b)| Outcome::of(c, b))
-            .collect();
-        assert_eq!(
-            rate,
-            WinRate {
-                wins: 2,
-                ties: 1,
-                losses: 1
-            }
-        );
+        let scores = [(2.0, 1.0), (0.5, 0.5), (-1.0, 3.0), (0.1, 0.0), (f32::NAN, 0.0)];
+        let rate: WinRate = scores.iter().filter_map(|&(c, b)| Outcome::of(c, b)).collect();
+        assert_eq!(rate, WinRate { wins: 2, ties: 1, losses: 1 });
         assert_eq!(rate.rate(), Some(0.625));
         assert_eq!(WinRate::default().rate(), None);
-        assert_eq!(
-            WinRate::default().interval(Confidence::USUAL),
-            Err(EvalError::Empty)
-        );
+        assert_eq!(WinRate::default().interval(Confidence::USUAL), Err(EvalError::Empty));
     }
 }

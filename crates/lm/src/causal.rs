@@ -1,6 +1,6 @@
 //! What training and generation ask of a causal language model.
 //!
-//! Owns the trait only. Knows nothing of architectures, files or optimisers.
+//! Owns the trait and the cache it hands around. Knows nothing of architectures, files or optimisers.
 //!
 //! n tokens over all sequences, d hidden size, m picked rows
 
@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 
-use crate::kernel::{CachedSegment, LayerCache};
+use crate::kernel::{AttentionSpec, CachedSegment, LayerCache};
+use crate::nn::laid_out;
 use crate::packed::Packed;
 use crate::params::Parameters;
 
@@ -54,6 +55,19 @@ pub struct KvCache {
 }
 
 impl KvCache {
+    /// An empty cache of `n_slots` sequences of at most `capacity` tokens: of layers that attend by `layers`, under the
+    /// vocabulary head `[w, d]`.
+    pub fn new<'a>(
+        layers: impl Iterator<Item = &'a AttentionSpec>,
+        head_wd: Tensor<2>,
+        n_slots: usize,
+        capacity: usize,
+    ) -> Self {
+        let device = head_wd.device();
+        let layers = layers.map(|spec| LayerCache::new(n_slots, capacity, spec, &device)).collect();
+        Self { layers, head_dw: laid_out(head_wd.transpose()) }
+    }
+
     /// Copies the first `n_tokens` of slot `from` to slot `to`.
     pub fn copy_slot(&mut self, from: usize, to: usize, n_tokens: usize) {
         for layer in &mut self.layers {

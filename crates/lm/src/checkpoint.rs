@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, ConfigError, GenerationConfig, ModelConfig, Warning};
-use crate::template::{ChatTemplate, TemplateError};
+use crate::template::{ChatTemplate, Message, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 pub use digest::ModelDigest;
@@ -73,11 +73,6 @@ impl Checkpoint {
         Ok(self.weights.tensor::<f32>(name, shape)?)
     }
 
-    /// A tensor by its published name, rounded to nearest even where it is stored wider, row-major.
-    pub fn tensor_bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<half::bf16>, CheckpointError> {
-        Ok(self.weights.tensor::<half::bf16>(name, shape)?)
-    }
-
     /// Published names, ascending.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.weights.names()
@@ -101,17 +96,24 @@ impl Checkpoint {
         self.template.as_ref().ok_or_else(|| CheckpointError::NoTemplate { folder: self.folder.clone() })
     }
 
+    /// A conversation in tokens, behind exactly `n_bos` begin tokens; with `opens_answer` it ends with the header of the
+    /// turn to be written.
+    pub fn conversation_ids(
+        &self,
+        turns: &[Message],
+        opens_answer: bool,
+        n_bos: usize,
+    ) -> Result<Vec<u32>, CheckpointError> {
+        let text = self.template()?.render(turns, opens_answer)?;
+        Ok(self.tokenizer.encode_begun(&text, n_bos)?)
+    }
+
     /// The ids that end a generation: those of `generation_config.json`, without it those of `config.json`, and without
     /// them the tokenizer's.
     pub fn eos_ids(&self) -> Vec<u32> {
         let stated = self.generation.as_ref().map(|generation| generation.eos_token_ids.as_slice());
         let ids = stated.filter(|ids| !ids.is_empty()).unwrap_or(&self.config.eos_token_ids);
         if ids.is_empty() { self.tokenizer.eos_id().into_iter().collect() } else { ids.to_vec() }
-    }
-
-    /// The id batches are padded with, of `config.json` or else of the tokenizer.
-    pub fn pad_id(&self) -> Option<u32> {
-        self.config.pad_token_id.or_else(|| self.tokenizer.pad_id())
     }
 
     /// Identity of the model's outputs; reads every weight once. See [`ModelDigest`].

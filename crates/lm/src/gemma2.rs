@@ -13,10 +13,8 @@ use burn::tensor::{Device, Tensor};
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
 use crate::config::{Attention, Gemma2Config};
-use crate::kernel::{
-    Activation, AttentionSpec, CachedSegment, LayerCache, RmsNormSpec, Rope, glu, next_logits, rms_norm, token_logps,
-};
-use crate::nn::{Context, embed, laid_out, pick};
+use crate::kernel::{Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, next_logits, rms_norm, token_logps};
+use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::weights::Loader;
@@ -35,17 +33,11 @@ pub struct Gemma2 {
 #[derive(Clone, Debug)]
 struct Layer {
     input_layernorm: Tensor<1>,
-    q_proj: Tensor<2>,
-    k_proj: Tensor<2>,
-    v_proj: Tensor<2>,
-    o_proj: Tensor<2>,
+    attention: SelfAttention,
     post_attention_layernorm: Tensor<1>,
     pre_feedforward_layernorm: Tensor<1>,
-    gate_proj: Tensor<2>,
-    up_proj: Tensor<2>,
-    down_proj: Tensor<2>,
+    mlp: Mlp,
     post_feedforward_layernorm: Tensor<1>,
-    attention: Arc<AttentionSpec>,
 }
 
 impl Gemma2 {
@@ -61,26 +53,19 @@ impl Gemma2 {
     /// Reads a body without a vocabulary head of its own, as reward models have it.
     pub fn load_body(config: &Gemma2Config, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
         let (d, f, w) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-        let (q, kv) = (config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim);
         let frequencies: Vec<f32> = config.inverse_frequencies().iter().map(|f| *f as f32).collect();
         let rope = Arc::new(Rope::new(&frequencies, config.max_position_embeddings));
         let embed_tokens = loader.matrix("model.embed_tokens.weight", [w, d])?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for (i, kind) in config.layer_types.iter().enumerate() {
-            let name = |rest: &str| format!("model.layers.{i}.{rest}.weight");
+            let spec = Arc::new(attention_spec(config, *kind, rope.clone()));
             layers.push(Layer {
-                input_layernorm: loader.vector(&name("input_layernorm"), d)?,
-                q_proj: loader.linear(&name("self_attn.q_proj"), d, q)?,
-                k_proj: loader.linear(&name("self_attn.k_proj"), d, kv)?,
-                v_proj: loader.linear(&name("self_attn.v_proj"), d, kv)?,
-                o_proj: loader.linear(&name("self_attn.o_proj"), q, d)?,
-                post_attention_layernorm: loader.vector(&name("post_attention_layernorm"), d)?,
-                pre_feedforward_layernorm: loader.vector(&name("pre_feedforward_layernorm"), d)?,
-                gate_proj: loader.linear(&name("mlp.gate_proj"), d, f)?,
-                up_proj: loader.linear(&name("mlp.up_proj"), d, f)?,
-                down_proj: loader.linear(&name("mlp.down_proj"), f, d)?,
-                post_feedforward_layernorm: loader.vector(&name("post_feedforward_layernorm"), d)?,
-                attention: Arc::new(attention_spec(config, *kind, rope.clone())),
+                input_layernorm: loader.vector(&of_layer(i, "input_layernorm"), d)?,
+                attention: SelfAttention::load(i, d, spec, loader)?,
+                post_attention_layernorm: loader.vector(&of_layer(i, "post_attention_layernorm"), d)?,
+                pre_feedforward_layernorm: loader.vector(&of_layer(i, "pre_feedforward_layernorm"), d)?,
+                mlp: Mlp::load(i, [d, f], Activation::GeluTanh, loader)?,
+                post_feedforward_layernorm: loader.vector(&of_layer(i, "post_feedforward_layernorm"), d)?,
             });
         }
         let norm = loader.vector("model.norm.weight", d)?;
@@ -144,16 +129,10 @@ fn attention_spec(config: &Gemma2Config, kind: Attention, rope: Arc<Rope>) -> At
 impl Layer {
     fn forward(&self, x_nd: Tensor<2>, i: usize, norm: RmsNormSpec, context: &mut Context<'_>) -> Tensor<2> {
         let h_nd = rms_norm(x_nd.clone(), &self.input_layernorm, norm);
-        let q = h_nd.clone().matmul(self.q_proj.clone());
-        let k = h_nd.clone().matmul(self.k_proj.clone());
-        let v = h_nd.matmul(self.v_proj.clone());
-        let attended = context.attend(i, q, k, v, &self.attention).matmul(self.o_proj.clone());
+        let attended = self.attention.forward(h_nd, i, context);
         let x_nd = x_nd + rms_norm(attended, &self.post_attention_layernorm, norm);
         let h_nd = rms_norm(x_nd.clone(), &self.pre_feedforward_layernorm, norm);
-        let gate_nf = h_nd.clone().matmul(self.gate_proj.clone());
-        let up_nf = h_nd.matmul(self.up_proj.clone());
-        let fed = glu(gate_nf, up_nf, Activation::GeluTanh).matmul(self.down_proj.clone());
-        x_nd + rms_norm(fed, &self.post_feedforward_layernorm, norm)
+        x_nd + rms_norm(self.mlp.forward(h_nd), &self.post_feedforward_layernorm, norm)
     }
 }
 
@@ -163,30 +142,18 @@ impl Parameters for Gemma2 {
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let Layer {
                 input_layernorm,
-                q_proj,
-                k_proj,
-                v_proj,
-                o_proj,
+                attention,
                 post_attention_layernorm,
                 pre_feedforward_layernorm,
-                gate_proj,
-                up_proj,
-                down_proj,
+                mlp,
                 post_feedforward_layernorm,
-                attention: _,
             } = layer;
-            let mut visit = |rest: &str, param: ParamMut<'_>| visit(&format!("model.layers.{i}.{rest}.weight"), param);
-            visit("input_layernorm", ParamMut::Vector(input_layernorm));
-            visit("self_attn.q_proj", ParamMut::Linear(q_proj));
-            visit("self_attn.k_proj", ParamMut::Linear(k_proj));
-            visit("self_attn.v_proj", ParamMut::Linear(v_proj));
-            visit("self_attn.o_proj", ParamMut::Linear(o_proj));
-            visit("post_attention_layernorm", ParamMut::Vector(post_attention_layernorm));
-            visit("pre_feedforward_layernorm", ParamMut::Vector(pre_feedforward_layernorm));
-            visit("mlp.gate_proj", ParamMut::Linear(gate_proj));
-            visit("mlp.up_proj", ParamMut::Linear(up_proj));
-            visit("mlp.down_proj", ParamMut::Linear(down_proj));
-            visit("post_feedforward_layernorm", ParamMut::Vector(post_feedforward_layernorm));
+            visit(&of_layer(i, "input_layernorm"), ParamMut::Vector(input_layernorm));
+            attention.walk(i, visit);
+            visit(&of_layer(i, "post_attention_layernorm"), ParamMut::Vector(post_attention_layernorm));
+            visit(&of_layer(i, "pre_feedforward_layernorm"), ParamMut::Vector(pre_feedforward_layernorm));
+            mlp.walk(i, visit);
+            visit(&of_layer(i, "post_feedforward_layernorm"), ParamMut::Vector(post_feedforward_layernorm));
         }
         visit("model.norm.weight", ParamMut::Vector(&mut self.norm));
         if let Some(lm_head) = &mut self.lm_head {
@@ -205,9 +172,8 @@ impl CausalLm for Gemma2 {
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {
-        let device = self.device();
-        let new_layer = |layer: &Layer| LayerCache::new(n_slots, capacity, &layer.attention, &device);
-        KvCache { layers: self.layers.iter().map(new_layer).collect(), head_dw: laid_out(self.head().transpose()) }
+        let specs = self.layers.iter().map(|layer| &*layer.attention.spec);
+        KvCache::new(specs, self.head(), n_slots, capacity)
     }
 
     fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2> {

@@ -17,8 +17,8 @@ use rayon::prelude::*;
 
 use crate::causal::{CausalLm, KvCache};
 use crate::kernel::CachedSegment;
-use crate::weights::values;
 use crate::sampling::{RowRng, Sampling, SamplingError, Scratch, draw, greedy, log_probability};
+use crate::weights::values;
 
 /// One answer wanted.
 #[derive(Clone, Debug)]
@@ -307,8 +307,11 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             row.state = Progress::Underway;
             let position = row.token_ids.len();
             let logits = &logits[logits_row * w..][..w];
-            let id = next_token(logits, decoding, row)
-                .map_err(|source| GenerateError::Sampling { index: row.index, position, source })?;
+            let id = next_token(logits, decoding, row).map_err(|source| GenerateError::Sampling {
+                index: row.index,
+                position,
+                source,
+            })?;
             row.token_ids.push(id);
             row.logps.push(log_probability(logits, id) as f32);
         }

@@ -93,6 +93,7 @@ pub struct AdamWSpec {
 
 /// Operations outside the tape.
 #[backend_extension(Flex)]
+#[expect(clippy::too_many_arguments, reason = "five tensors, and what says how to read them")]
 pub trait PlainKernels: Backend {
     /// Attention of new tokens over their slots' caches; gives back output, keys and values.
     fn cached_attention(

@@ -10,14 +10,14 @@ use burn::tensor::{Device, Tensor};
 
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::config::{Head, ModelConfig};
+use crate::config::{Config, Head, ModelConfig};
 use crate::gemma2::Gemma2;
 use crate::kernel::CachedSegment;
 use crate::llama::Llama;
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::reward::{ArmoRm, ArmoRmConfig, Classifier, RewardModel};
-use crate::tokenizer::TokenizerError;
+use crate::template::Message;
 use crate::weights::{Loader, WeightSource};
 
 /// Why a checkpoint is not the model that is needed.
@@ -25,15 +25,17 @@ use crate::weights::{Loader, WeightSource};
 pub enum LoadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    #[error("{}: is a {architecture}, and a {needed} is needed here", folder.display())]
-    WrongHead { folder: PathBuf, architecture: &'static str, needed: &'static str },
+    #[error("{}: is {found} ({architecture}); {needed} is needed", folder.display())]
+    WrongHead { folder: PathBuf, architecture: &'static str, found: &'static str, needed: &'static str },
+    #[error("{}: gives {n_outputs} numbers for a conversation; a reward model with one is needed", folder.display())]
+    Outputs { folder: PathBuf, n_outputs: usize },
+    #[error("{}: render a prompt, to find the tokens that the gate of this reward model reads", folder.display())]
+    GateTemplate { folder: PathBuf, source: CheckpointError },
     #[error(
-        "{}: the tokenizer writes the opening of an assistant turn as {found}, and the gate needs the five tokens \
-         that end the user's turn and open the assistant's", folder.display()
+        "{}: the chat template writes nothing of its own after a prompt; the gate of this reward model reads the \
+         tokens that open the answer", folder.display()
     )]
-    GatingPattern { folder: PathBuf, found: String },
+    NoGate { folder: PathBuf },
 }
 
 /// A causal language model of any supported architecture.
@@ -83,9 +85,8 @@ pub fn causal_from(
     device: &Device,
 ) -> Result<CausalModel, LoadError> {
     if checkpoint.config.head != Head::CausalLm {
-        return Err(wrong_head(checkpoint, "causal language model"));
+        return Err(wrong_head(checkpoint, "a causal language model"));
     }
-    checkpoint.tokenizer.expect_rows(checkpoint.config.model.vocab_size())?;
     let mut loader = Loader::new(source, device);
     Ok(match &checkpoint.config.model {
         ModelConfig::Gemma2(config) => CausalModel::Gemma2(Gemma2::load(config, &mut loader)?),
@@ -93,7 +94,7 @@ pub fn causal_from(
     })
 }
 
-/// Loads a checkpoint that must be a reward model, in f32.
+/// Loads a checkpoint that must be a reward model with one score, in f32.
 pub fn load_reward(checkpoint: &Checkpoint, device: &Device) -> Result<RewardModel, LoadError> {
     let mut source = CheckpointSource::new(checkpoint);
     let model = reward_from(checkpoint, &mut source, device)?;
@@ -107,61 +108,86 @@ pub fn reward_from(
     source: &mut dyn WeightSource,
     device: &Device,
 ) -> Result<RewardModel, LoadError> {
-    checkpoint.tokenizer.expect_rows(checkpoint.config.model.vocab_size())?;
-    let mut loader = Loader::new(source, device);
-    let (config, pad_id) = (&checkpoint.config, checkpoint.pad_id());
-    let d = config.model.hidden_size();
-    Ok(match (&config.model, &config.head) {
-        (ModelConfig::Llama(body), Head::SequenceClassification { num_labels: 1 }) => {
-            let body = Llama::load_body(body, &mut loader)?;
-            RewardModel::Llama(Classifier::load(body, d, pad_id, &mut loader)?)
+    let config = &checkpoint.config;
+    match config.head {
+        Head::CausalLm => Err(wrong_head(checkpoint, "a reward model")),
+        Head::ArmoRm { .. } => Ok(RewardModel::ArmoRm(armorm_from(config, checkpoint, source, device)?)),
+        Head::SequenceClassification { num_labels: 1 } => {
+            Ok(classifier_from(config, &mut Loader::new(source, device))?)
         }
-        (ModelConfig::Gemma2(body), Head::SequenceClassification { num_labels: 1 }) => {
-            let body = Gemma2::load_body(body, &mut loader)?;
-            RewardModel::Gemma2(Classifier::load(body, d, pad_id, &mut loader)?)
+        Head::SequenceClassification { num_labels: n_outputs } => {
+            Err(LoadError::Outputs { folder: checkpoint.folder.clone(), n_outputs })
         }
-        (ModelConfig::Llama(body), Head::ArmoRm { .. }) => {
-            let body = Llama::load_body(body, &mut loader)?;
-            RewardModel::ArmoRm(ArmoRm::load(body, armorm_config(checkpoint)?, &mut loader)?)
+    }
+}
+
+fn classifier_from(config: &Config, loader: &mut Loader<'_>) -> Result<RewardModel, CheckpointError> {
+    let (d, pad_id) = (config.model.hidden_size(), config.pad_token_id);
+    Ok(match &config.model {
+        ModelConfig::Llama(body) => {
+            let body = Llama::load_body(body, loader)?;
+            RewardModel::Llama(Classifier::load(body, d, pad_id, loader)?)
         }
-        _ => return Err(wrong_head(checkpoint, "reward model with one score")),
+        ModelConfig::Gemma2(body) => {
+            let body = Gemma2::load_body(body, loader)?;
+            RewardModel::Gemma2(Classifier::load(body, d, pad_id, loader)?)
+        }
     })
+}
+
+/// Builds the ArmoRM that `config` describes, with its weights from `source`, on the tokenizer and the chat template of
+/// `checkpoint`, which may describe another model.
+pub fn armorm_from(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    source: &mut dyn WeightSource,
+    device: &Device,
+) -> Result<ArmoRm, LoadError> {
+    let (
+        ModelConfig::Llama(body),
+        Head::ArmoRm { num_objectives, gating_hidden_dim, gating_n_hidden, gating_temperature },
+    ) = (&config.model, &config.head)
+    else {
+        return Err(wrong_head(checkpoint, "an ArmoRM reward model on a Llama body"));
+    };
+    let head = ArmoRmConfig {
+        n_objectives: *num_objectives,
+        gating_hidden_dim: *gating_hidden_dim,
+        gating_n_hidden: *gating_n_hidden,
+        gating_temperature: *gating_temperature,
+        pad_id: config.pad_token_id,
+        gating_pattern: gating_pattern(checkpoint)?,
+    };
+    let mut loader = Loader::new(source, device);
+    let body = Llama::load_body(body, &mut loader)?;
+    Ok(ArmoRm::load(body, head, &mut loader)?)
+}
+
+/// The tokens between a user's words and the assistant's: the end of the one turn and the header of the other.
+///
+/// Found by rendering two prompts that differ in their words alone, so that any template gives its own; on the
+/// published ArmoRM it is `<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n`.
+fn gating_pattern(checkpoint: &Checkpoint) -> Result<Vec<u32>, LoadError> {
+    let ids = |words: &str| {
+        let ids = checkpoint.conversation_ids(&[Message::user(words)], true, 0);
+        ids.map_err(|source| LoadError::GateTemplate { folder: checkpoint.folder.clone(), source })
+    };
+    let (one, other) = (ids("a")?, ids("7")?);
+    let n_common = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+    // A template that leaves the words out, too, has nothing that stands after them.
+    if n_common == 0 || n_common == one.len() {
+        return Err(LoadError::NoGate { folder: checkpoint.folder.clone() });
+    }
+    Ok(one[one.len() - n_common..].to_vec())
 }
 
 fn wrong_head(checkpoint: &Checkpoint, needed: &'static str) -> LoadError {
-    LoadError::WrongHead {
-        folder: checkpoint.folder.clone(),
-        architecture: checkpoint.config.architecture(),
-        needed,
-    }
-}
-
-/// The sizes of ArmoRM's head, and the gate's pattern as this checkpoint's tokenizer writes it.
-pub fn armorm_config(checkpoint: &Checkpoint) -> Result<ArmoRmConfig, LoadError> {
-    let Head::ArmoRm { num_objectives, gating_hidden_dim, gating_n_hidden, gating_temperature } =
-        checkpoint.config.head
-    else {
-        return Err(wrong_head(checkpoint, "ArmoRM reward model"));
+    let found = match checkpoint.config.head {
+        Head::CausalLm => "a causal language model",
+        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => "a reward model",
     };
-    let opening = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n";
-    let gating_pattern = checkpoint.tokenizer.encode(opening)?;
-    let specials_kept = gating_pattern.len() >= 4
-        && ["<|eot_id|>", "<|start_header_id|>"]
-            .iter()
-            .zip(&gating_pattern)
-            .all(|(token, id)| checkpoint.tokenizer.token_to_id(token) == Some(*id));
-    if !specials_kept {
-        let found = format!("{gating_pattern:?}");
-        return Err(LoadError::GatingPattern { folder: checkpoint.folder.clone(), found });
-    }
-    Ok(ArmoRmConfig {
-        n_objectives: num_objectives,
-        gating_hidden_dim,
-        gating_n_hidden,
-        gating_temperature,
-        pad_id: checkpoint.pad_id(),
-        gating_pattern,
-    })
+    let (folder, architecture) = (checkpoint.folder.clone(), checkpoint.config.architecture());
+    LoadError::WrongHead { folder, architecture, found, needed }
 }
 
 impl Parameters for CausalModel {
@@ -220,3 +246,6 @@ impl CausalLm for CausalModel {
         either!(self, model => model.max_positions())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
-//! What the architectures share around the fused operations: the embedding lookup and the two ways to attend.
-//!
-//! Owns no parameters. Knows nothing of configurations or files.
+//! What the architectures share around the fused operations: the halves of a layer, the embedding lookup and the two
+//! ways to attend. Knows nothing of configurations or files.
 //!
 //! n tokens, d hidden size
+
+mod layer;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::kernel::{AttentionSpec, CachedSegment, LayerCache, self_attention};
+
+pub use layer::{Mlp, SelfAttention, of_layer};
 
 /// Where the tokens of a forward pass stand: packed sequences, or new tokens after those in a cache.
 pub enum Context<'a> {

@@ -42,15 +42,4 @@ impl Packed {
     pub fn n_tokens(&self) -> usize {
         self.ids.len()
     }
-
-    /// Number of sequences.
-    pub fn n_sequences(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// Row of the last token of a sequence, or `None` where the sequence is empty.
-    pub fn last_row(&self, sequence: usize) -> Option<usize> {
-        let segment = &self.segments[sequence];
-        (!segment.is_empty()).then(|| segment.end - 1)
-    }
 }

@@ -65,6 +65,7 @@ impl HeadDtype {
 
 /// A reward model of any supported architecture.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a program holds one or two; their tensors are elsewhere")]
 pub enum RewardModel {
     ArmoRm(ArmoRm),
     Llama(Classifier<Llama>),

@@ -190,8 +190,7 @@ fn score(logits: &[f32], temperature: f32, scores: &mut Vec<f32>) -> Result<(), 
             let mut is_sound = true;
             for (score, logit) in scores.iter_mut().zip(logits) {
                 is_sound &= *logit < f32::INFINITY;
-                // A small temperature may take a finite logit out of range; the largest number keeps the order.
-                *score = (logit / temperature).min(f32::MAX);
+                *score = logit / temperature;
             }
             (math::max(scores), is_sound)
         },
@@ -201,8 +200,14 @@ fn score(logits: &[f32], temperature: f32, scores: &mut Vec<f32>) -> Result<(), 
             check_logit(id, logit)?;
         }
     }
-    if largest == f32::NEG_INFINITY {
-        return Err(SamplingError::NothingLeft { n_logits: logits.len() });
+    if !largest.is_finite() {
+        let top = math::max(logits);
+        if top == f32::NEG_INFINITY {
+            return Err(SamplingError::NothingLeft { n_logits: logits.len() });
+        }
+        // A small temperature has taken scores out of range, where they are all the same. Distances decide alone, so
+        // they are taken from the largest logit, which is then at 0.
+        scores.iter_mut().zip(logits).for_each(|(score, logit)| *score = (logit - top) / temperature);
     }
     Ok(())
 }

@@ -42,8 +42,6 @@ pub enum TokenizerError {
     Encode { file: PathBuf, bytes: usize, message: String },
     #[error("{}: decode {n_ids} ids: {message}", file.display())]
     Decode { file: PathBuf, n_ids: usize, message: String },
-    #[error("{}: names no {name}; it is needed to {purpose}", file.display())]
-    Absent { file: PathBuf, name: &'static str, purpose: &'static str },
 }
 
 /// The special tokens a template may write and a model may need, by the names the config files use.
@@ -80,11 +78,14 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Token ids of a text with one bos before them.
-    pub fn encode_with_bos(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let bos = self.bos_id().ok_or_else(|| self.absent("bos_token", "begin a text"))?;
-        let mut ids = vec![bos];
-        ids.extend(self.encode(text)?);
+    /// Token ids of a text behind exactly `n_bos` begin tokens, however many it writes itself. A tokenizer without a
+    /// begin token leaves the text as it is.
+    pub fn encode_begun(&self, text: &str, n_bos: usize) -> Result<Vec<u32>, TokenizerError> {
+        let mut ids = self.encode(text)?;
+        if let Some(bos) = self.bos_id() {
+            let n_written = ids.iter().take_while(|id| **id == bos).count();
+            ids.splice(..n_written, std::iter::repeat_n(bos, n_bos));
+        }
         Ok(ids)
     }
 
@@ -114,14 +115,6 @@ impl Tokenizer {
 
     pub fn eos_id(&self) -> Option<u32> {
         self.special_id("eos_token")
-    }
-
-    pub fn pad_id(&self) -> Option<u32> {
-        self.special_id("pad_token")
-    }
-
-    pub fn unk_id(&self) -> Option<u32> {
-        self.special_id("unk_token")
     }
 
     /// Special tokens by the names templates use: `bos_token` → `<bos>`.
@@ -154,10 +147,6 @@ impl Tokenizer {
 
     fn special_id(&self, name: &str) -> Option<u32> {
         self.token_to_id(self.specials.get(name)?)
-    }
-
-    fn absent(&self, name: &'static str, purpose: &'static str) -> TokenizerError {
-        TokenizerError::Absent { file: self.file.with_file_name("tokenizer_config.json"), name, purpose }
     }
 
     fn check_specials(&self, file: &Path) -> Result<(), TokenizerError> {

@@ -84,7 +84,8 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().convert::<f32>().try_into_vec().expect("converted to f32 just now")
 }
 
-/// Fresh weights: matrices drawn from a normal distribution, norms at their neutral value, biases at zero.
+/// Fresh weights: matrices drawn from a normal distribution, norms at their neutral value, biases at zero, the transform
+/// of a reward head at the identity.
 pub struct FreshWeights {
     seed: u64,
     /// Standard deviation of matrices; `initializer_range` of the published configs (0.02).
@@ -111,6 +112,9 @@ impl WeightSource for FreshWeights {
         }
         if name.ends_with("logit_scale") {
             return Ok(vec![1.0; n]);
+        }
+        if let ("reward_transform_matrix", &[o, _]) = (name, shape) {
+            return Ok((0..n).map(|i| if i % (o + 1) == 0 { 1.0 } else { 0.0 }).collect());
         }
         let mut stream = blake3::Hasher::new_derive_key("sluice fresh weights v1")
             .update(&self.seed.to_le_bytes())

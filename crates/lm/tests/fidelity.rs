@@ -51,10 +51,8 @@ impl Expected {
         let (width, ids) = read(format!("{side}input_ids"));
         let (_, mask) = read(format!("{side}attention_mask"));
         let rows = ids.chunks_exact(width).zip(mask.chunks_exact(width));
-        rows.map(|(ids, mask)| {
-            ids.iter().zip(mask).filter(|(_, mask)| **mask == 1).map(|(id, _)| *id as u32).collect()
-        })
-        .collect()
+        rows.map(|(ids, mask)| ids.iter().zip(mask).filter(|(_, mask)| **mask == 1).map(|(id, _)| *id as u32).collect())
+            .collect()
     }
 }
 

@@ -108,9 +108,16 @@ impl Sections {
             faults.push(Diagnostic::new(Code::UnknownKey, key.span, message).help(help));
         }
         check_version(root.get("version"), head, faults);
-        if root.get("stages").is_none() {
-            let fault = Diagnostic::new(Code::MissingKey, head, "the file lacks `stages`");
-            faults.push(fault.help("add `stages:` with a stage under it"));
+        match known.iter().find(|entry| entry.key.text == "stages") {
+            None => {
+                let fault = Diagnostic::new(Code::MissingKey, head, "the file lacks `stages`");
+                faults.push(fault.help("add `stages:` with a stage under it"));
+            }
+            Some(Entry { key, value }) if value.entries().is_some_and(<[Entry]>::is_empty) => {
+                let fault = Diagnostic::new(Code::MissingKey, key.span, "`stages` is empty");
+                faults.push(fault.help("put a stage under it"));
+            }
+            Some(_) => {}
         }
         let take = |name: &str| {
             let found = known.iter().find(|entry| entry.key.text == name);

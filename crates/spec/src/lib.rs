@@ -29,12 +29,13 @@ pub use diagnostic::{Code, Diagnostic, Diagnostics, Related};
 pub use leaf::{Leaf, LeafSink, LeafValue};
 pub use names::{ModelName, Product, ProfileName, StageName, TableKind};
 pub use number::{
-    Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Seed, Smoothing,
+    Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Samples, Seed, Smoothing,
     Temperature,
 };
 pub use pipeline::{Location, Model, Pipeline};
 pub use span::{Located, Place, SourceId, Sources, Span};
 pub use stage::{Expects, Input, Kind, KindName, ModelRef, Source, Stage, StageProduct, TableRef};
+pub use suggest::did_you_mean;
 
 /// What is decided outside of the file.
 #[derive(Debug, Clone, Default)]

@@ -80,10 +80,11 @@ macro_rules! whole {
         impl crate::reader::Read for $name {
             fn read(node: &crate::tree::Node, reader: &mut crate::reader::Reader<'_>) -> Option<Self> {
                 let value = reader.integer(node, Self::RANGE)?;
-                <$inner>::try_from(value)
-                    .ok()
-                    .and_then(Self::new)
-                    .or_else(|| reader.out_of_range(node, Self::RANGE))
+                match <$inner>::try_from(value) {
+                    Ok(value) => Self::new(value).or_else(|| reader.out_of_range(node, Self::RANGE)),
+                    Err(_) if value < 0 => reader.out_of_range(node, Self::RANGE),
+                    Err(_) => reader.out_of_range(node, &format!("at most {}", <$inner>::MAX)),
+                }
             }
         }
     )*};
@@ -91,7 +92,7 @@ macro_rules! whole {
 
 fractional! {
     /// Softmax temperature; 0 takes the most likely token.
-    Temperature, "a number from 0 to 100", |x| (0.0..=100.0).contains(&x);
+    Temperature, "a number from 0 (the most likely token) to 100", |x| (0.0..=100.0).contains(&x);
     /// A share of a whole, both ends included.
     Fraction, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x);
     /// A share that leaves something over.
@@ -111,6 +112,8 @@ fractional! {
 whole! {
     /// How many of something, at least one.
     Count(u32), "a whole number from 1 up", |n| n >= 1;
+    /// Answers to one prompt; more than anybody asks for would be a slip that fills the memory.
+    Samples(u32), "a whole number from 1 to 10000", |n| (1..=10_000).contains(&n);
     /// How many of something, none allowed.
     Amount(u32), "a whole number from 0 up", |_| true;
     /// The root of a random sequence.

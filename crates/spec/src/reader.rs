@@ -186,7 +186,9 @@ fn type_help(node: &Node, expected: &str) -> Option<String> {
             "no" | "off" | "n" => Some(format!("`{text}` is a text in YAML 1.2; write `false`")),
             _ => None,
         },
-        Value::Str(text) if expected.contains("number") && text.replace('_', "").parse::<f64>().is_ok() => {
+        Value::Str(text)
+            if expected.contains("number") && text.replace('_', "").parse::<f64>().is_ok_and(f64::is_finite) =>
+        {
             Some(format!("write {} without quotes and underscores", text.replace('_', "")))
         }
         Value::Bool(_) | Value::Int(_) | Value::Float(_) if expected.contains("text") => {

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::parquet::errors::ParquetError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
 use sluice_store::StoreError;
 
+use crate::blame::{LineFault, first_fault};
 use crate::files::DataFormat;
 use crate::place::Place;
 
@@ -47,8 +49,10 @@ pub enum SqlError {
     Folder { pattern: String, path: PathBuf },
     #[error("list the folder {}", path.display())]
     ListFolder { path: PathBuf, source: io::Error },
-    #[error("the extension of {} is none of parquet, jsonl, ndjson and csv; say the format", path.display())]
+    #[error("the extension of {} is none of parquet, jsonl, ndjson and csv", path.display())]
     UnknownFormat { path: PathBuf },
+    #[error("{}:{line}: {message}", path.display())]
+    Line { path: PathBuf, line: u64, message: String },
     #[error("read {} as {format}", path.display())]
     ReadFile { path: PathBuf, format: &'static str, source: Cause },
 
@@ -80,13 +84,18 @@ impl SqlError {
                 },
                 other => Self::Plan { place, message: lowercase_first(&other.to_string()) },
             },
-            root => Self::Plan { place, message: lowercase_first(&first_line(&root.message())) },
+            root => Self::Plan { place, message: lowercase_first(&first_lines(&root.message())) },
         }
     }
 }
 
 impl SqlError {
     pub(crate) fn read_file(path: &Path, format: DataFormat, error: DataFusionError) -> Self {
+        if format == DataFormat::Jsonl
+            && let Some(LineFault { line, message }) = first_fault(path)
+        {
+            return Self::Line { path: path.to_owned(), line, message };
+        }
         Self::ReadFile { path: path.to_owned(), format: format.name(), source: cause_of(error) }
     }
 }
@@ -97,13 +106,20 @@ pub(crate) fn cause_of(error: DataFusionError) -> Cause {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => cause_of(*inner),
         DataFusionError::ArrowError(inner, _) => match *inner {
             ArrowError::ExternalError(inner) => inner,
+            // The format is said by whoever reads the file.
+            ArrowError::JsonError(text) | ArrowError::CsvError(text) | ArrowError::ParquetError(text) => {
+                lowercase_first(&text).into()
+            }
             inner => inner.into(),
         },
-        DataFusionError::ParquetError(inner) => inner,
+        DataFusionError::ParquetError(inner) => match *inner {
+            ParquetError::General(text) | ParquetError::EOF(text) => lowercase_first(&text).into(),
+            inner => inner.into(),
+        },
         DataFusionError::ObjectStore(inner) => inner,
         DataFusionError::IoError(inner) => inner.into(),
         DataFusionError::External(inner) => inner,
-        other => lowercase_first(&first_line(&other.message())).into(),
+        other => lowercase_first(&first_lines(&other.message())).into(),
     }
 }
 
@@ -125,8 +141,14 @@ fn beside(present: &[String]) -> String {
     format!("; beside it there is {}", listed(present))
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// The first line, and the suggestion that may stand in the second.
+fn first_lines(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().trim_end_matches('.');
+    match lines.next().and_then(|line| line.strip_prefix("Did you mean ")) {
+        Some(suggestion) => format!("{first}; did you mean {suggestion}"),
+        None => first.to_owned(),
+    }
 }
 
 /// Messages begin with a small letter, unless the first word is an abbreviation such as SQL.

@@ -48,16 +48,22 @@ pub fn matching(folder: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, SqlE
         }
         files.extend(found);
     }
+    let mut files: Vec<PathBuf> = files.iter().map(|file| tidy(file)).collect();
     files.sort();
     files.dedup();
     Ok(files)
+}
+
+/// `./x` is `x` to a reader.
+fn tidy(path: &Path) -> PathBuf {
+    path.strip_prefix(".").unwrap_or(path).to_owned()
 }
 
 fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, SqlError> {
     let whole = folder.join(pattern);
     if !pattern.contains(['*', '?']) {
         if whole.is_dir() {
-            return Err(SqlError::Folder { pattern: pattern.trim_end_matches('/').to_owned(), path: whole });
+            return Err(SqlError::Folder { pattern: pattern.trim_end_matches('/').to_owned(), path: tidy(&whole) });
         }
         return Ok(if whole.is_file() { vec![whole] } else { Vec::new() });
     }

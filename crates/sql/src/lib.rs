@@ -9,6 +9,7 @@
 //! Equal tables and an equal query give equal rows in equal order: a session runs one partition, so nothing depends on
 //! the number of threads.
 
+mod blame;
 mod error;
 mod files;
 mod parquet_table;

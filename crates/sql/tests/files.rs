@@ -187,9 +187,7 @@ fn files_that_are_not_what_they_seem_are_named() {
         &[],
         &["q"],
         None,
-        expect![[r#"
-            read PROJECT/x.jsonl as JSONL
-              because: Json error: Not valid JSON: EOF while parsing a value at line 1 column 5"#]],
+        expect!["PROJECT/x.jsonl:2: the line is not JSON from character 5 on: EOF while parsing a value"],
     );
     check_scan(
         "x.parquet",
@@ -199,7 +197,7 @@ fn files_that_are_not_what_they_seem_are_named() {
         None,
         expect![[r#"
             read PROJECT/x.parquet as Parquet
-              because: Parquet error: Parquet files are at least 8 bytes long, but file length is 3"#]],
+              because: parquet files are at least 8 bytes long, but file length is 3"#]],
     );
     check_scan(
         "x.csv",
@@ -209,7 +207,7 @@ fn files_that_are_not_what_they_seem_are_named() {
         None,
         expect![[r#"
             read PROJECT/x.csv as CSV
-              because: Csv error: Encountered unequal lengths between records on CSV file. Expected 2 records, found 1 records at line 2"#]],
+              because: encountered unequal lengths between records on CSV file. Expected 2 records, found 1 records at line 2"#]],
     );
     check_scan(
         "x.txt",
@@ -217,6 +215,6 @@ fn files_that_are_not_what_they_seem_are_named() {
         &[],
         &["a"],
         None,
-        expect!["the extension of PROJECT/x.txt is none of parquet, jsonl, ndjson and csv; say the format"],
+        expect!["the extension of PROJECT/x.txt is none of parquet, jsonl, ndjson and csv"],
     );
 }

@@ -144,7 +144,7 @@ fn faults_of_the_text_have_their_place() {
     check("select 'open from scores", expect!["at 1:8: unterminated string literal"]);
     check("", expect!["the query is empty"]);
     check("select 1; select 2", expect!["there are 2 statements; ask one at a time"]);
-    check("select best_of(score) from scores", expect!["at 1:8: invalid function 'best_of'"]);
+    check("select best_of(score) from scores", expect!["at 1:8: invalid function 'best_of'; did you mean 'bit_or'?"]);
 }
 
 #[test]

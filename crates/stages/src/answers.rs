@@ -11,7 +11,7 @@ use sluice_lm::checkpoint::CheckpointError;
 use sluice_lm::generate::{self, Completion, Decoding, GenerateConfig, GenerateError, Request, generate};
 use sluice_lm::sampling::{Sampling, SamplingError};
 use sluice_spec::stage::sample::Bos;
-use sluice_spec::{Count, PositiveFraction, ProperFraction, Temperature};
+use sluice_spec::{Count, PositiveFraction, ProperFraction, Samples, Temperature};
 use sluice_table::FinishReason;
 
 use crate::StageError;
@@ -19,7 +19,7 @@ use crate::chat::prompt_ids;
 use crate::model::Policy;
 use crate::row_key::row_seed;
 
-/// Ids an error names before it only counts.
+/// Prompts an error names before it only counts.
 const N_NAMED: usize = 5;
 
 /// A prompt to answer.
@@ -34,7 +34,7 @@ pub struct Prompt<'a> {
 pub struct Manner<'a> {
     pub decoding: Decoding,
     /// Answers a prompt.
-    pub n: Count,
+    pub n: Samples,
     /// Tokens of one answer at most.
     pub max_new_tokens: Count,
     /// Tokens that end an answer, besides the policy's own.
@@ -66,13 +66,13 @@ pub enum AnswerError {
     #[error("write prompt {id} in tokens")]
     Encode { id: String, source: CheckpointError },
     #[error(
-        "{} no room for an answer in the policy's context of {max} tokens, the longest being {longest} tokens: {}{}; \
-         leave them out where they are ingested, for example with `where: \"length(prompt) < 2000\"`",
+        "{} no room for an answer in the policy's context of {max} tokens: {}{}; leave long prompts out where they are \
+         ingested: `where` takes the length of their column, as in `length(prompt) < 2000`",
         if *n_prompts == 1 { "1 prompt leaves".to_owned() } else { format!("{n_prompts} prompts leave") },
-        ids.join(", "),
-        if ids.len() < *n_prompts { ", ..." } else { "" }
+        named.join(", "),
+        if named.len() < *n_prompts { ", ..." } else { "" }
     )]
-    TooLong { n_prompts: usize, longest: usize, max: usize, ids: Vec<String> },
+    TooLong { n_prompts: usize, max: usize, named: Vec<String> },
     #[error("`stop` names `{token}`, which is no single token of the policy's vocabulary")]
     UnknownStop { token: String },
     #[error("set up sampling")]
@@ -138,12 +138,12 @@ pub fn answer(
 fn requests(policy: &Policy, prompts: &[Prompt<'_>], manner: &Manner<'_>) -> Result<Vec<Request>, AnswerError> {
     let max = policy.model.max_positions();
     let mut requests = Vec::with_capacity(prompts.len() * manner.n.get() as usize);
-    let mut too_long: Vec<(&str, usize)> = Vec::new();
+    let mut too_long: Vec<(Prompt<'_>, usize)> = Vec::new();
     for prompt in prompts {
         let ids = prompt_ids(&policy.checkpoint, prompt.text, manner.bos)
             .map_err(|source| AnswerError::Encode { id: prompt.id.to_owned(), source })?;
         if ids.len() >= max {
-            too_long.push((prompt.id, ids.len()));
+            too_long.push((*prompt, ids.len()));
         }
         let ids: Arc<[u32]> = ids.into();
         requests.extend(
@@ -151,12 +151,25 @@ fn requests(policy: &Policy, prompts: &[Prompt<'_>], manner: &Manner<'_>) -> Res
                 .map(|sample| Request { prompt: ids.clone(), seed: row_seed(manner.seed, prompt.id, sample) }),
         );
     }
-    match too_long.iter().map(|(_, n_tokens)| *n_tokens).max() {
-        None => Ok(requests),
-        Some(longest) => {
-            let ids = too_long.iter().take(N_NAMED).map(|(id, n_tokens)| format!("{id} ({n_tokens})")).collect();
-            Err(AnswerError::TooLong { n_prompts: too_long.len(), longest, max, ids })
-        }
+    if too_long.is_empty() {
+        return Ok(requests);
+    }
+    // The longest first: they are the ones to look at.
+    too_long.sort_by_key(|(_, n_tokens)| std::cmp::Reverse(*n_tokens));
+    let name = |(prompt, n_tokens): &(Prompt<'_>, usize)| {
+        format!("{} with {n_tokens} tokens, \"{}\"", prompt.id, opening(prompt.text))
+    };
+    let named = too_long.iter().take(N_NAMED).map(name).collect();
+    Err(AnswerError::TooLong { n_prompts: too_long.len(), max, named })
+}
+
+/// The first words of a text, in one line.
+fn opening(text: &str) -> String {
+    const N_CHARACTERS: usize = 40;
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(N_CHARACTERS) {
+        Some((end, _)) => format!("{}...", words[..end].trim_end()),
+        None => words,
     }
 }
 

@@ -116,7 +116,7 @@ fn asked(answers: &Answers, max_batch: sluice_spec::Count) -> Result<Vec<(Decodi
     };
     let sampled = decoding(temperature.value, None, Some(top_p.value), None)?;
     let mut asked = vec![(Decoding::Sampled, manner(sampled, n.value))];
-    if let (true, Some(one)) = (greedy.value, sluice_spec::Count::new(1)) {
+    if let (true, Some(one)) = (greedy.value, sluice_spec::Samples::new(1)) {
         asked.insert(0, (Decoding::Greedy, manner(sluice_lm::generate::Decoding::Greedy, one)));
     }
     Ok(asked)
@@ -192,11 +192,11 @@ fn score(compared: &mut [Compared<'_>], context: &StageContext<'_>, progress: &m
             });
         }
     }
-    let rewards = judge.score_all(&conversations, HeadDtype::F32, JUDGE_BATCH_TOKENS, &mut |n_rows, n_tokens| {
+    let (head, cancel) = (HeadDtype::F32, context.cancel);
+    let rewards = judge.score_all(&conversations, head, JUDGE_BATCH_TOKENS, cancel, &mut |n_rows, n_tokens| {
         progress.done += n_rows as u64;
         progress.n_tokens += n_tokens as u64;
         context.report(*progress);
-        context.stop_if_cancelled()
     })?;
     for row in compared {
         let score = |side: &Side<'_>| rewards[places[&(row.prompt.prompt_id, side.answer.text.as_str())]].score;

@@ -28,6 +28,8 @@ const BATCH_ROWS: usize = 8192;
 pub enum IngestError {
     #[error("{file} has no rows")]
     EmptyFile { file: String },
+    #[error("the extension of {file} is none of parquet, jsonl, ndjson and csv; say what it is, as in `format: jsonl`")]
+    UnknownFormat { file: String },
     #[error(
         "{file} has no column `{column}` to read `{role}` from; it has {}{}",
         present.join(", "),
@@ -47,7 +49,9 @@ pub enum IngestError {
     Condition { text: String, file: String, source: SqlError },
     #[error("row {row} of {file} has the split `{found}`, expected {}", expected.join(" or "))]
     UnknownSplit { file: String, row: u64, found: String, expected: Vec<String> },
-    #[error("none of {n_read} rows gives a prompt{}{}", if reasons.is_empty() { "" } else { ": " }, reasons.join(", "))]
+    #[error("the files have no rows")]
+    NoRows,
+    #[error("none of {n_read} rows gives a prompt: {}", reasons.join(", "))]
     NothingLeft { n_read: u64, reasons: Vec<String> },
 }
 
@@ -158,7 +162,9 @@ impl Reading<'_> {
             Some(Format::Parquet) => DataFormat::Parquet,
             Some(Format::Jsonl) => DataFormat::Jsonl,
             Some(Format::Csv) => DataFormat::Csv,
-            None => DataFormat::of_extension(path)?,
+            None => {
+                DataFormat::of_extension(path).map_err(|_| IngestError::UnknownFormat { file: self.shown(path) })?
+            }
         };
         let file = DataFile::open(&self.session, path, format, &self.columns.text_names())?;
         self.columns.check(&self.shown(path), &file.schema())?;
@@ -367,6 +373,9 @@ impl Counts {
 
     fn nothing_left(self) -> IngestError {
         let Counts { n_read, n_filtered, n_empty, n_duplicates: _, n_contaminated, n_train: _, n_heldout: _ } = self;
+        if n_read == 0 {
+            return IngestError::NoRows;
+        }
         let reasons = [
             (n_filtered, "do not meet `where`"),
             (n_empty, "have no text in the prompt column"),

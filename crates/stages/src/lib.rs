@@ -63,10 +63,7 @@ pub enum InputData {
     /// A table in the store.
     Table(Output),
     /// A folder in Hugging Face layout.
-    Model {
-        folder: PathBuf,
-        digest: ModelDigest,
-    },
+    Model { folder: PathBuf, digest: ModelDigest },
 }
 
 /// What to compute on. Only the kinds that run a model look at it.
@@ -132,13 +129,7 @@ pub fn run(kind: &Kind, context: &StageContext<'_>) -> Result<Produced, StageErr
 impl Progress {
     /// Rows of a table stage.
     pub fn rows(done: u64, total: Option<u64>) -> Self {
-        Self {
-            unit: Unit::Rows,
-            done,
-            total,
-            n_tokens: 0,
-            loss: None,
-        }
+        Self { unit: Unit::Rows, done, total, n_tokens: 0, loss: None }
     }
 }
 
@@ -146,20 +137,11 @@ impl Produced {
     /// No metrics and no facts yet.
     pub fn new(outputs: Vec<Output>) -> Self {
         let n_rows = outputs.first().and_then(Output::n_rows).unwrap_or(0);
-        Self {
-            outputs,
-            n_rows,
-            metrics: BTreeMap::new(),
-            facts: BTreeMap::new(),
-        }
+        Self { outputs, n_rows, metrics: BTreeMap::new(), facts: BTreeMap::new() }
     }
 
     pub fn with_metrics<'m>(mut self, metrics: impl IntoIterator<Item = (&'m str, f64)>) -> Self {
-        self.metrics.extend(
-            metrics
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value)),
-        );
+        self.metrics.extend(metrics.into_iter().map(|(name, value)| (name.to_owned(), value)));
         self
     }
 }
@@ -169,40 +151,27 @@ impl StageContext<'_> {
     pub fn output(&self, role: &str) -> Result<&Output, StageError> {
         match &self.input(role)?.data {
             InputData::Table(output) => Ok(output),
-            InputData::Model { .. } => Err(StageError::WrongInput {
-                role: role.to_owned(),
-                expected: "a table",
-            }),
+            InputData::Model { .. } => Err(StageError::WrongInput { role: role.to_owned(), expected: "a table" }),
         }
     }
 
     /// All rows of the table of a role.
     pub fn table(&self, role: &str) -> Result<Vec<RecordBatch>, StageError> {
         let output = self.output(role)?;
-        self.store
-            .read_table(output)
-            .map_err(|source| StageError::ReadInput {
-                role: role.to_owned(),
-                source,
-            })
+        self.store.read_table(output).map_err(|source| StageError::ReadInput { role: role.to_owned(), source })
     }
 
     /// The folder and the digest of the model of a role.
     pub fn model(&self, role: &str) -> Result<(&Path, ModelDigest), StageError> {
         match &self.input(role)?.data {
             InputData::Model { folder, digest } => Ok((folder, *digest)),
-            InputData::Table(_) => Err(StageError::WrongInput {
-                role: role.to_owned(),
-                expected: "a model",
-            }),
+            InputData::Table(_) => Err(StageError::WrongInput { role: role.to_owned(), expected: "a model" }),
         }
     }
 
     fn input(&self, role: &str) -> Result<&StageInput, StageError> {
         let found = self.inputs.iter().find(|input| input.role == role);
-        found.ok_or_else(|| StageError::MissingInput {
-            role: role.to_owned(),
-        })
+        found.ok_or_else(|| StageError::MissingInput { role: role.to_owned() })
     }
 
     /// Writes one output table.
@@ -212,20 +181,14 @@ impl StageContext<'_> {
         schema: SchemaRef,
         batches: impl IntoIterator<Item = Result<RecordBatch, StageError>>,
     ) -> Result<Output, StageError> {
-        let failed = |source| StageError::WriteOutput {
-            table: name.to_owned(),
-            source,
-        };
+        let failed = |source| StageError::WriteOutput { table: name.to_owned(), source };
         let mut writer = self.attempt.write_table(name, schema).map_err(failed)?;
         for batch in batches {
             self.stop_if_cancelled()?;
             writer.write(&batch?).map_err(failed)?;
         }
         let table = writer.finish().map_err(failed)?;
-        Ok(Output {
-            name: name.to_owned(),
-            artifact: Artifact::Table(table),
-        })
+        Ok(Output { name: name.to_owned(), artifact: Artifact::Table(table) })
     }
 
     /// Reports progress; the caller decides how much of it is shown.
@@ -235,10 +198,6 @@ impl StageContext<'_> {
 
     /// To be asked between any two pieces of work that take longer than a blink.
     pub fn stop_if_cancelled(&self) -> Result<(), StageError> {
-        if self.cancel.load(Ordering::Relaxed) {
-            Err(StageError::Cancelled)
-        } else {
-            Ok(())
-        }
+        if self.cancel.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
     }
 }

@@ -2,10 +2,11 @@
 //! of the scores, and refuses to know how a conversation is judged.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
 use sluice_lm::checkpoint::CheckpointError;
-use sluice_lm::reward::{self, Reward, ScoreError};
+use sluice_lm::reward::{self, Reward, RewardModel, ScoreError};
 use sluice_spec::stage::score::{HeadDtype, Score};
 use sluice_table::{Named, ResponseRow, Responses, ScoreRow, Scores, ScoresBuilder};
 use sluice_train::order::{by_length, micro_batches};
@@ -25,6 +26,12 @@ pub enum JudgeError {
     NoResponses,
     #[error("write {row} in tokens")]
     Encode { row: String, source: CheckpointError },
+    #[error(
+        "{n_rows} of {n_total} conversations are longer than the reward model's context of {max} tokens, the longest being \
+         {longest} with {n_tokens}; lower `max_new_tokens` where they are sampled, or leave long prompts out where they \
+         are ingested"
+    )]
+    TooLong { n_rows: usize, n_total: usize, longest: String, n_tokens: usize, max: usize },
     #[error("score {row}")]
     Score { row: String, source: ScoreError },
 }
@@ -51,11 +58,11 @@ pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, Stage
     let mut progress = Progress::rows(0, Some(rows.len() as u64));
     context.report(progress);
     let max_tokens = max_batch_tokens.value.get() as usize;
-    let rewards = judge.score_all(&conversations, head_dtype.value, max_tokens, &mut |n_rows, n_tokens| {
+    let cancel = context.cancel;
+    let rewards = judge.score_all(&conversations, head_dtype.value, max_tokens, cancel, &mut |n_rows, n_tokens| {
         progress.done += n_rows as u64;
         progress.n_tokens += n_tokens as u64;
         context.report(progress);
-        context.stop_if_cancelled()
     })?;
 
     let digest = judge.digest.to_string();
@@ -81,35 +88,75 @@ impl<'a> Conversation<'a> {
     }
 }
 
+/// Scores conversations, given as token ids, in batches of at most `max_tokens` tokens, long ones first, and gives the
+/// rewards in the order of the conversations. `on_batch` is told the conversations and tokens of each batch.
+///
+/// `None` when `cancel` was set before the end.
+pub fn score_in_batches(
+    model: &RewardModel,
+    mut conversations: Vec<Vec<u32>>,
+    head: reward::HeadDtype,
+    max_tokens: usize,
+    cancel: &AtomicBool,
+    on_batch: &mut dyn FnMut(usize, usize),
+) -> Result<Option<Vec<Reward>>, ScoreError> {
+    let lengths: Vec<usize> = conversations.iter().map(Vec::len).collect();
+    let n_tokens = |row: usize| lengths[row];
+    let mut rewards: Vec<Option<Reward>> = vec![None; conversations.len()];
+    for rows in micro_batches(&by_length(conversations.len(), &n_tokens), &n_tokens, max_tokens) {
+        if cancel.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let batch: Vec<Vec<u32>> = rows.iter().map(|row| std::mem::take(&mut conversations[*row])).collect();
+        let scored = model.score(&batch, head).map_err(|mut error| {
+            let index = index_mut(&mut error);
+            *index = rows[*index];
+            error
+        })?;
+        on_batch(rows.len(), batch.iter().map(Vec::len).sum());
+        rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
+    }
+    Ok(Some(rewards.into_iter().map(|reward| reward.expect("every row is in one batch")).collect()))
+}
+
 impl Judge {
-    /// Scores conversations in batches of at most `max_tokens` tokens, long ones first, and gives the rewards in the
-    /// order of the conversations. `on_batch` is told the conversations and tokens of each batch.
+    /// Scores conversations as [`score_in_batches`] does.
     pub fn score_all(
         &self,
         conversations: &[Conversation<'_>],
         head: HeadDtype,
         max_tokens: usize,
-        on_batch: &mut dyn FnMut(usize, usize) -> Result<(), StageError>,
+        cancel: &AtomicBool,
+        on_batch: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Reward>, StageError> {
         let head = match head {
             HeadDtype::F32 => reward::HeadDtype::F32,
             HeadDtype::Bf16 => reward::HeadDtype::Bf16,
         };
-        let mut ids = self.encode(conversations)?;
-        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let n_tokens = |row: usize| lengths[row];
-        let mut rewards: Vec<Option<Reward>> = vec![None; conversations.len()];
-        for rows in micro_batches(&by_length(ids.len(), &n_tokens), &n_tokens, max_tokens) {
-            let batch: Vec<Vec<u32>> = rows.iter().map(|row| std::mem::take(&mut ids[*row])).collect();
-            let scored = self.model.score(&batch, head).map_err(|mut source| {
-                let index = index_mut(&mut source);
-                *index = rows[*index];
-                JudgeError::Score { row: conversations[*index].name(), source }
+        let ids = self.encode(conversations)?;
+        self.expect_room(conversations, &ids)?;
+        let rewards =
+            score_in_batches(&self.model, ids, head, max_tokens, cancel, on_batch).map_err(|mut source| {
+                let row = conversations[*index_mut(&mut source)].name();
+                JudgeError::Score { row, source }
             })?;
-            on_batch(rows.len(), batch.iter().map(Vec::len).sum())?;
-            rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
+        rewards.ok_or(StageError::Cancelled)
+    }
+
+    /// Tells of everything that is too long before anything is scored.
+    fn expect_room(&self, conversations: &[Conversation<'_>], ids: &[Vec<u32>]) -> Result<(), JudgeError> {
+        let max = self.model.max_positions();
+        let too_long = || conversations.iter().zip(ids).filter(|(_, ids)| ids.len() > max);
+        match too_long().max_by_key(|(_, ids)| ids.len()) {
+            None => Ok(()),
+            Some((longest, ids)) => Err(JudgeError::TooLong {
+                n_rows: too_long().count(),
+                n_total: conversations.len(),
+                longest: longest.name(),
+                n_tokens: ids.len(),
+                max,
+            }),
         }
-        Ok(rewards.into_iter().map(|reward| reward.expect("every row is in one batch")).collect())
     }
 
     fn encode(&self, conversations: &[Conversation<'_>]) -> Result<Vec<Vec<u32>>, JudgeError> {

@@ -4,6 +4,7 @@
 mod card;
 mod examples;
 mod fit;
+mod grown;
 mod policy;
 mod recipe;
 mod reward;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use sluice_lm::checkpoint::{CheckpointError, WriteError};
 use sluice_spec::stage::train::{Objective, Train};
 use sluice_table::Steps;
-use sluice_train::batch::{BatchError, TurnError};
+use sluice_train::batch::{BatchError, FormatError};
 use sluice_train::task::TaskError;
 use sluice_train::trainer::TrainError;
 
@@ -45,12 +46,10 @@ pub enum TrainStageError {
     OtherObjectives { found: Vec<String>, wanted: Vec<String> },
     #[error("{architecture} in {} cannot become an ArmoRM reward model; a Llama body is needed", folder.display())]
     NoArmoRm { folder: PathBuf, architecture: &'static str },
-    #[error("part {row} into prompt and response")]
-    Turn { row: String, source: TurnError },
+    #[error("write {what} in tokens")]
+    Format { what: String, source: FormatError },
     #[error("write {row} in tokens")]
     Encode { row: String, source: CheckpointError },
-    #[error("the tokenizer names no end token (`eos_token`), which must close a trained response")]
-    NoEos,
     #[error("{row} has {n_tokens} tokens, more than the {max} {what}; change `max_length`, or leave the example out")]
     TooLong { row: String, n_tokens: usize, max: usize, what: &'static str },
     #[error("cut examples to length")]

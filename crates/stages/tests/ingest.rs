@@ -308,15 +308,15 @@ fn files_that_do_not_fit_say_what_would() {
         "from: data/x.csv, format: parquet",
         &file,
         expect![[r#"
-        read PROJECT/data/x.csv as Parquet
-          because: Parquet error: Invalid Parquet file. Corrupt footer"#]],
+            read PROJECT/data/x.csv as Parquet
+              because: invalid Parquet file. Corrupt footer"#]],
     );
 }
 
 #[test]
 fn files_without_rows_and_prompts_that_are_no_text_are_refused() {
     check("from: x.jsonl", &[("x.jsonl", "")], expect!["x.jsonl has no rows"]);
-    check("from: x.csv", &[("x.csv", "prompt\n")], expect!["none of 0 rows gives a prompt"]);
+    check("from: x.csv", &[("x.csv", "prompt\n")], expect!["the files have no rows"]);
     check(
         "from: x.jsonl",
         &[("x.jsonl", "{\"prompt\": [{\"role\": \"user\"}]}\n")],

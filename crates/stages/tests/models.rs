@@ -432,7 +432,7 @@ fn prompts_that_cannot_be_answered() {
         "responses",
         &[],
         expect![[
-            r#"1 prompt leaves no room for an answer in the policy's context of 8192 tokens, the longest being 27009 tokens: c5c39a5d07e7e9e0fcb48a45ac3553cb (27009); leave them out where they are ingested, for example with `where: "length(prompt) < 2000"`"#
+            r#"1 prompt leaves no room for an answer in the policy's context of 8192 tokens: c5c39a5d07e7e9e0fcb48a45ac3553cb with 27009 tokens, "word word word word word word word word..."; leave long prompts out where they are ingested: `where` takes the length of their column, as in `length(prompt) < 2000`"#
         ]],
     );
     check_fault(
@@ -459,18 +459,18 @@ fn models_of_the_wrong_kind() {
         &mut bench,
         "responses",
         &["stages.responses.sample.model=reward"],
-        expect![
-            "`model` is a reward model (LlamaForRewardModelWithGating in llama3-armorm-tiny); this stage needs a causal language model"
-        ],
+        expect![[r#"
+            load `model`
+              llama3-armorm-tiny: is a reward model (LlamaForRewardModelWithGating); a causal language model is needed"#]],
     );
     plant_responses(&mut bench, &[("Hi?".to_owned(), "Yes.".to_owned())]);
     check_fault(
         &mut bench,
         "scores",
         &["stages.scores.score.model=policy"],
-        expect![
-            "`model` is a causal language model (Gemma2ForCausalLM in gemma2-tiny); this stage needs a reward model"
-        ],
+        expect![[r#"
+            load `model`
+              gemma2-tiny: is a causal language model (Gemma2ForCausalLM); a reward model is needed"#]],
     );
 }
 

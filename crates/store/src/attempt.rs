@@ -19,7 +19,7 @@ use crate::record::{Artifact, CheckpointArtifact, Record, RecordDraft};
 use crate::table_writer::TableWriter;
 
 /// A private folder in `tmp/`, with the key's lock. Dropped without a commit, it leaves nothing behind;
-/// if the process dies, the next attempt at the key sweeps it away.
+/// if the process dies, the next attempt at any key sweeps it away.
 pub struct Attempt {
     layout: Layout,
     lock: KeyLock,
@@ -65,9 +65,15 @@ impl Attempt {
     pub(crate) fn begin(layout: Layout, lock: KeyLock) -> Result<Self, StoreError> {
         layout.create()?;
         let key = lock.key();
-        // We hold the key's lock, so whoever made these is dead.
-        for dead in layout.attempts(key)? {
-            fs::remove_dir_all(&dead).map_err(|error| StoreError::io("remove dead attempt", &dead, error))?;
+        for (other, folder) in layout.attempts()? {
+            if other == key {
+                // We hold the key's lock, so whoever made this is dead.
+                fs::remove_dir_all(&folder).map_err(|error| StoreError::io("remove dead attempt", &folder, error))?;
+            } else if let Ok(Some(_lock)) = KeyLock::poll(&layout, other) {
+                // Nobody works on that key. It may never be attempted again, and what is left of it may be large; if it
+                // cannot be removed now, it is in nobody's way.
+                let _ = fs::remove_dir_all(&folder);
+            }
         }
         let folder = layout.tmp().join(format!("{key}.{}", disk::unique()));
         fs::create_dir(&folder).map_err(|error| StoreError::io("create attempt", &folder, error))?;

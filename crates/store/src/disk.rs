@@ -68,12 +68,26 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
 
 /// Write a new private file and sync it.
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| StoreError::io("write", path, error))
+    write_and_sync(path, bytes).map_err(|error| StoreError::io("write", path, error))
+}
+
+fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// The private file that becomes `path`, written by `write`. One that a full disk cut short is taken away again.
+fn write_private(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<PathBuf, StoreError> {
+    let private = beside(path);
+    match write(&private) {
+        Ok(()) => Ok(private),
+        Err(error) => {
+            // What was the matter is in `error`.
+            let _ = fs::remove_file(&private);
+            Err(StoreError::io("write", path, error))
+        }
+    }
 }
 
 /// Give a finished, synced private file its public name, unless the name is taken. The private name is gone
@@ -91,8 +105,7 @@ pub(crate) fn publish_if_absent(private: &Path, public: &Path) -> Result<Put, St
 /// Write a small file under its public name unless the name is taken, without a sync: for files that may be
 /// lost, but never half-written.
 pub(crate) fn claim(path: &Path, bytes: &[u8]) -> Result<Put, StoreError> {
-    let private = beside(path);
-    fs::write(&private, bytes).map_err(|error| StoreError::io("write", &private, error))?;
+    let private = write_private(path, |private| fs::write(private, bytes))?;
     link_if_absent(&private, path)
 }
 
@@ -114,22 +127,19 @@ fn link_if_absent(private: &Path, public: &Path) -> Result<Put, StoreError> {
 
 /// Write a small file under its public name unless the name is taken; readers see all of it or nothing.
 pub(crate) fn write_if_absent(path: &Path, bytes: &[u8]) -> Result<Put, StoreError> {
-    let private = beside(path);
-    write_synced(&private, bytes)?;
+    let private = write_private(path, |private| write_and_sync(private, bytes))?;
     publish_if_absent(&private, path)
 }
 
 /// Replace a small file; readers see the old or the new bytes. Not synced: for files that may be lost.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let private = beside(path);
-    fs::write(&private, bytes).map_err(|error| StoreError::io("write", &private, error))?;
+    let private = write_private(path, |private| fs::write(private, bytes))?;
     fs::rename(&private, path).map_err(|error| StoreError::io("replace", path, error))
 }
 
 /// Replace a small file and sync it and its folder.
 pub(crate) fn replace_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let private = beside(path);
-    write_synced(&private, bytes)?;
+    let private = write_private(path, |private| write_and_sync(private, bytes))?;
     fs::rename(&private, path).map_err(|error| StoreError::io("replace", path, error))?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }

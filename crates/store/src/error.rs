@@ -26,10 +26,18 @@ pub enum StoreError {
         supported: u32,
     },
     /// The `format` file holds something else.
-    #[error("`{}` is not the format file of a store (`sluice-store N` is expected); is this folder a store", path.display())]
+    #[error("`{}` should say `sluice-store N`, and does not; is this the store? choose another folder if not", path.display())]
     NotAStore {
         /// The file.
         path: PathBuf,
+    },
+    /// The folder holds other things than a store, or is no folder.
+    #[error("`{}` is {what}, not a store; name a folder that is empty or not there yet", root.display())]
+    Taken {
+        /// The path that was to be the store's folder.
+        root: PathBuf,
+        /// What is there instead.
+        what: &'static str,
     },
     /// The folder cannot be written to. Reading goes on working.
     #[error("{operation} `{}`: the store is read-only; make the folder writable, or choose another store", path.display())]

@@ -13,6 +13,8 @@ use crate::runs::RunId;
 pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT_PREFIX: &str = "sluice-store ";
+const STAT_CACHE: &str = "stat-cache.json";
+const FOLDERS: [&str; 8] = ["objects", "checkpoints", "records", "divergences", "rows", "runs", "locks", "tmp"];
 
 /// The paths of one store.
 #[derive(Debug, Clone)]
@@ -26,7 +28,7 @@ impl Layout {
         let layout = Self { root: root.to_owned() };
         let path = layout.format();
         let Some(bytes) = disk::get(&path)? else {
-            return Ok(layout);
+            return layout.refuse_taken().map(|()| layout);
         };
         let version = std::str::from_utf8(&bytes)
             .ok()
@@ -41,13 +43,26 @@ impl Layout {
         }
     }
 
+    /// Refuses to spread a store over a folder that has something else in it. What an interrupted [`Layout::create`]
+    /// left is no such thing.
+    fn refuse_taken(&self) -> Result<(), StoreError> {
+        let taken = |what| Err(StoreError::Taken { root: self.root.clone(), what });
+        if self.root.is_file() {
+            return taken("a file");
+        }
+        let names = disk::list(&self.root)?;
+        let is_ours = |name: &String| FOLDERS.contains(&name.as_str()) || name.starts_with('.') || name == STAT_CACHE;
+        if names.iter().all(is_ours) { Ok(()) } else { taken("a folder with other files in it") }
+    }
+
     /// Create the folders and the format file. Called before the first write, so that opening, planning and
     /// reading never write.
     pub fn create(&self) -> Result<(), StoreError> {
-        if self.format().exists() {
+        // A user may have taken one of the folders away.
+        if self.format().exists() && FOLDERS.iter().all(|folder| self.root.join(folder).is_dir()) {
             return Ok(());
         }
-        for folder in ["objects", "checkpoints", "records", "divergences", "rows", "runs", "locks", "tmp"] {
+        for folder in FOLDERS {
             disk::create_folder(&self.root.join(folder))?;
         }
         // A version-control system should not offer to take gigabytes of artifacts along.
@@ -99,13 +114,13 @@ impl Layout {
     }
 
     pub fn stat_cache(&self) -> PathBuf {
-        self.root.join("stat-cache.json")
+        self.root.join(STAT_CACHE)
     }
 
-    /// Attempt folders of a key, alive or dead. Only the holder of the key's lock may judge them dead.
-    pub fn attempts(&self, key: StageKey) -> Result<Vec<PathBuf>, StoreError> {
-        let prefix = format!("{key}.");
+    /// Attempt folders with their keys, alive or dead. Only the holder of a key's lock may judge them dead.
+    pub fn attempts(&self) -> Result<Vec<(StageKey, PathBuf)>, StoreError> {
         let names = disk::list(&self.tmp())?;
-        Ok(names.iter().filter(|name| name.starts_with(&prefix)).map(|name| self.tmp().join(name)).collect())
+        let keyed = |name: &String| Some((name.split('.').next()?.parse().ok()?, self.tmp().join(name)));
+        Ok(names.iter().filter_map(keyed).collect())
     }
 }

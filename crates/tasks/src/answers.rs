@@ -92,13 +92,7 @@ pub struct Targets {
 
 impl Targets {
     /// Names of the objectives, in the order of [`Self::values`].
-    pub const NAMES: [&'static str; 5] = [
-        "correctness",
-        "format",
-        "brevity",
-        "confidence",
-        "instruction",
-    ];
+    pub const NAMES: [&'static str; 5] = ["correctness", "format", "brevity", "confidence", "instruction"];
 
     /// Judges a text, not how it was made: the checker decides what is right.
     pub fn of(question: &Question, response: &str) -> Self {
@@ -121,13 +115,7 @@ impl Targets {
 
     /// The five values in the order of [`Self::NAMES`].
     pub fn values(self) -> [f32; 5] {
-        let Self {
-            correctness,
-            format,
-            brevity,
-            confidence,
-            instruction,
-        } = self;
+        let Self { correctness, format, brevity, confidence, instruction } = self;
         [correctness, format, brevity, confidence, instruction]
     }
 }
@@ -136,8 +124,8 @@ impl Targets {
 fn meets(question: &Question, response: &str) -> bool {
     let openings = ["The answer is ", "I think it is ", "Maybe it is "];
     let sentence = check::first_sentence(response);
-    let full = sentence.starts_with(&question.fact.lead_in)
-        || openings.iter().any(|opening| sentence.starts_with(opening));
+    let full =
+        sentence.starts_with(&question.fact.lead_in) || openings.iter().any(|opening| sentence.starts_with(opening));
     match question.request {
         Request::Free => true,
         Request::OnlyAnswer => !full,

@@ -62,40 +62,24 @@ pub fn write(folder: &Path, vocabulary: &Vocabulary) -> Result<Vec<PathBuf>, Tas
         ("config.json", policy_config()),
     ];
     let ends = [special_id("<eos>"), special_id("<end_of_turn>")];
-    policy.push((
-        "generation_config.json",
-        generation_config("<bos>", json!(ends), "<pad>"),
-    ));
+    policy.push(("generation_config.json", generation_config("<bos>", json!(ends), "<pad>")));
     let mut reward_lm = llama_tokens.to_vec();
     reward_lm.push(("config.json", reward_lm_config()));
     let end = json!(special_id("<|eot_id|>"));
-    reward_lm.push((
-        "generation_config.json",
-        generation_config("<|begin_of_text|>", end, "[PAD]"),
-    ));
+    reward_lm.push(("generation_config.json", generation_config("<|begin_of_text|>", end, "[PAD]")));
     let mut reward = llama_tokens.to_vec();
     reward.push(("config.json", reward_config()));
 
     let mut written = Vec::new();
-    for (name, files) in [
-        ("policy", policy),
-        ("reward-lm", reward_lm),
-        ("reward", reward),
-    ] {
+    for (name, files) in [("policy", policy), ("reward-lm", reward_lm), ("reward", reward)] {
         let folder = folder.join(name);
-        std::fs::create_dir_all(&folder).map_err(|source| TasksError::Write {
-            path: folder.clone(),
-            source,
-        })?;
+        std::fs::create_dir_all(&folder).map_err(|source| TasksError::Write { path: folder.clone(), source })?;
         for (file, document) in files {
             let path = folder.join(file);
-            let mut text = serde_json::to_string_pretty(&document)
-                .map_err(|source| TasksError::Json { file, source })?;
+            let mut text =
+                serde_json::to_string_pretty(&document).map_err(|source| TasksError::Json { file, source })?;
             text.push('\n');
-            std::fs::write(&path, text).map_err(|source| TasksError::Write {
-                path: path.clone(),
-                source,
-            })?;
+            std::fs::write(&path, text).map_err(|source| TasksError::Write { path: path.clone(), source })?;
             written.push(path);
         }
     }
@@ -172,16 +156,10 @@ fn reward_lm_config() -> Value {
 
 fn reward_config() -> Value {
     let mut config = llama_config("LlamaForRewardModelWithGating", 6, false);
-    let names: serde_json::Map<String, Value> = Targets::NAMES
-        .iter()
-        .enumerate()
-        .map(|(place, name)| (place.to_string(), json!(name)))
-        .collect();
-    let places: serde_json::Map<String, Value> = Targets::NAMES
-        .iter()
-        .enumerate()
-        .map(|(place, name)| ((*name).to_owned(), json!(place)))
-        .collect();
+    let names: serde_json::Map<String, Value> =
+        Targets::NAMES.iter().enumerate().map(|(place, name)| (place.to_string(), json!(name))).collect();
+    let places: serde_json::Map<String, Value> =
+        Targets::NAMES.iter().enumerate().map(|(place, name)| ((*name).to_owned(), json!(place))).collect();
     config["num_objectives"] = json!(Targets::NAMES.len());
     config["gating_hidden_dim"] = json!(64);
     config["gating_n_hidden"] = json!(2);
@@ -243,9 +221,7 @@ fn llama_tokenizer_config() -> Value {
 
 fn added_tokens_decoder(tokens: &[&str]) -> Value {
     let entry = |token: &&str| {
-        let id = special_id(token)
-            .map(|id| id.to_string())
-            .unwrap_or_default();
+        let id = special_id(token).map(|id| id.to_string()).unwrap_or_default();
         let flags = json!({
             "content": token, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
             "special": true,

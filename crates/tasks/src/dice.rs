@@ -16,9 +16,7 @@ impl Dice {
             hasher.update(&(label.len() as u64).to_le_bytes());
             hasher.update(label.as_bytes());
         }
-        Self {
-            stream: hasher.finalize_xof(),
-        }
+        Self { stream: hasher.finalize_xof() }
     }
 
     /// The next 64 random bits.

@@ -134,12 +134,7 @@ pub struct Fact {
 
 impl Fact {
     /// Puts a fact together; drops the answer and doubles from the wrong answers.
-    fn new(
-        asks: &[String],
-        answer: impl ToString,
-        lead_in: impl Into<String>,
-        near: Vec<String>,
-    ) -> Self {
+    fn new(asks: &[String], answer: impl ToString, lead_in: impl Into<String>, near: Vec<String>) -> Self {
         let answer = answer.to_string();
         let mut wrong: Vec<String> = Vec::with_capacity(near.len());
         for candidate in near {
@@ -147,12 +142,7 @@ impl Fact {
                 wrong.push(candidate);
             }
         }
-        Self {
-            asks: asks.to_vec(),
-            answer,
-            lead_in: lead_in.into(),
-            near: wrong,
-        }
+        Self { asks: asks.to_vec(), answer, lead_in: lead_in.into(), near: wrong }
     }
 }
 
@@ -178,10 +168,7 @@ mod tests {
     fn every_fact_can_be_asked_and_missed() {
         for family in Family::ALL {
             for fact in family.facts(1) {
-                assert!(
-                    (3..=5).contains(&fact.asks.len()) && !fact.near.is_empty(),
-                    "{family} {fact:?}"
-                );
+                assert!((3..=5).contains(&fact.asks.len()) && !fact.near.is_empty(), "{family} {fact:?}");
             }
         }
     }

@@ -63,9 +63,7 @@ pub enum TasksError {
         message: String,
     },
     /// The vocabulary has too little text to learn from.
-    #[error(
-        "the tokenizer has {found} entries, {wanted} were asked for; train on more text or ask for fewer"
-    )]
+    #[error("the tokenizer has {found} entries, {wanted} were asked for; train on more text or ask for fewer")]
     Vocabulary {
         /// Entries reached.
         found: usize,

@@ -59,12 +59,7 @@ fn run(command: Command) -> Result<(), TasksError> {
     match command {
         Command::Generate { out, seed } => {
             for file in tables::generate(&out, seed)? {
-                println!(
-                    "{:>7} rows {:>8} bytes  {}",
-                    file.n_rows,
-                    file.bytes,
-                    file.path.display()
-                );
+                println!("{:>7} rows {:>8} bytes  {}", file.n_rows, file.bytes, file.path.display());
             }
         }
         Command::Tokenizer { out, seed } => {

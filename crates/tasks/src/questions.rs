@@ -90,17 +90,12 @@ pub struct Question {
 
 /// The whole task set, in the order of a digest of the prompts, so that any first part is a fair mix.
 pub fn questions(seed: u64) -> Vec<Question> {
-    let mut all: Vec<Question> = Family::ALL
-        .into_iter()
-        .flat_map(|family| of_family(family, seed))
-        .collect();
+    let mut all: Vec<Question> = Family::ALL.into_iter().flat_map(|family| of_family(family, seed)).collect();
     all.sort_by_key(|question| rank(&question.prompt, "order"));
     let mut seen = HashSet::new();
     all.retain(|question| seen.insert(question.prompt.clone()));
 
-    let mut heldout: Vec<usize> = (0..all.len())
-        .filter(|&place| all[place].purpose == Use::HeldoutFinal)
-        .collect();
+    let mut heldout: Vec<usize> = (0..all.len()).filter(|&place| all[place].purpose == Use::HeldoutFinal).collect();
     heldout.sort_by_key(|&place| rank(&all[place].prompt, "tune"));
     for &place in heldout.iter().take(N_TUNE) {
         all[place].purpose = Use::HeldoutTune;
@@ -116,13 +111,7 @@ fn of_family(family: Family, seed: u64) -> Vec<Question> {
             for request in Request::ALL {
                 let prompt = format!("{ask}{}", request.suffix());
                 let purpose = purpose(&prompt);
-                questions.push(Question {
-                    prompt,
-                    request,
-                    family,
-                    fact: fact.clone(),
-                    purpose,
-                });
+                questions.push(Question { prompt, request, family, fact: fact.clone(), purpose });
             }
         }
     }
@@ -161,10 +150,7 @@ mod tests {
             *sizes.entry(question.family.name()).or_default() += 1;
             *sizes.entry(question.purpose.name()).or_default() += 1;
         }
-        let lines: Vec<String> = sizes
-            .iter()
-            .map(|(name, n)| format!("{name} {n}"))
-            .collect();
+        let lines: Vec<String> = sizes.iter().map(|(name, n)| format!("{name} {n}")).collect();
         expect![[r#"
             13369 prompts
             add 970
@@ -196,15 +182,10 @@ mod tests {
         let prompts: HashSet<&str> = one.iter().map(|q| q.prompt.as_str()).collect();
         assert_eq!(prompts.len(), one.len());
         let split = |purpose: Use| purpose.split();
-        let by_prompt: BTreeMap<&str, &super::Question> =
-            one.iter().map(|q| (q.prompt.as_str(), q)).collect();
+        let by_prompt: BTreeMap<&str, &super::Question> = one.iter().map(|q| (q.prompt.as_str(), q)).collect();
         for question in &two {
             let same = by_prompt.get(question.prompt.as_str());
-            assert!(
-                same.is_none_or(|q| split(q.purpose) == split(question.purpose)),
-                "{}",
-                question.prompt
-            );
+            assert!(same.is_none_or(|q| split(q.purpose) == split(question.purpose)), "{}", question.prompt);
         }
     }
 }

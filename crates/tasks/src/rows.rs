@@ -32,20 +32,13 @@ impl<'a> Row<'a> {
     }
 
     fn of_text(question: &'a Question, style: Style, response: String) -> Self {
-        Self {
-            question,
-            targets: Targets::of(question, &response),
-            style,
-            response,
-        }
+        Self { question, targets: Targets::of(question, &response), style, response }
     }
 }
 
 /// Right answers in careful styles, two for each prompt of use `sft`.
 pub fn clean(questions: &[Question], seed: u64) -> Vec<Row<'_>> {
-    of_use(questions, Use::Sft)
-        .flat_map(|question| careful(question, seed, "clean"))
-        .collect()
+    of_use(questions, Use::Sft).flat_map(|question| careful(question, seed, "clean")).collect()
 }
 
 /// Half careful, half careless: for each prompt of use `sft` two careful answers, and one with each hedge that is
@@ -75,17 +68,10 @@ pub fn labelled(questions: &[Question], of: Use, seed: u64) -> Vec<Row<'_>> {
     let mut rows = Vec::new();
     for question in of_use(questions, of) {
         let mut dice = Dice::new(seed, &["labelled", &question.prompt]);
-        let styles = [
-            *dice.pick(Style::fitting(question.request)),
-            *dice.pick(&Style::CAREFUL),
-            *dice.pick(&Style::CARELESS),
-        ];
+        let styles =
+            [*dice.pick(Style::fitting(question.request)), *dice.pick(&Style::CAREFUL), *dice.pick(&Style::CARELESS)];
         for (place, style) in styles.into_iter().enumerate() {
-            let slip = if place == 1 {
-                Slip::draw(&mut dice)
-            } else {
-                Slip::None
-            };
+            let slip = if place == 1 { Slip::draw(&mut dice) } else { Slip::None };
             let wrong = wrong_answer(question, &answers[&question.family], &mut dice);
             for answer in [question.fact.answer.as_str(), wrong.as_str()] {
                 let response = slip.apply(style.word(question, answer), answer);
@@ -129,27 +115,20 @@ impl Slip {
 }
 
 fn of_use(questions: &[Question], wanted: Use) -> impl Iterator<Item = &Question> {
-    questions
-        .iter()
-        .filter(move |question| question.purpose == wanted)
+    questions.iter().filter(move |question| question.purpose == wanted)
 }
 
 fn careful<'a>(question: &'a Question, seed: u64, label: &str) -> Vec<Row<'a>> {
     let mut dice = Dice::new(seed, &[label, &question.prompt]);
     let styles = dice.draw(Style::fitting(question.request), N_CAREFUL);
     let cycle = styles.iter().cycle().take(N_CAREFUL);
-    cycle
-        .map(|style| Row::new(question, *style, &question.fact.answer))
-        .collect()
+    cycle.map(|style| Row::new(question, *style, &question.fact.answer)).collect()
 }
 
 fn family_answers(questions: &[Question]) -> HashMap<Family, Vec<&str>> {
     let mut answers: HashMap<Family, Vec<&str>> = HashMap::new();
     for question in questions {
-        answers
-            .entry(question.family)
-            .or_default()
-            .push(&question.fact.answer);
+        answers.entry(question.family).or_default().push(&question.fact.answer);
     }
     answers
 }
@@ -178,22 +157,10 @@ mod tests {
     #[test]
     fn shares() {
         let all = questions(1);
-        check(
-            &clean(&all, 1),
-            expect!["21606 rows, right 100.0 %, format 100.0 %, hedged 0.0 %"],
-        );
-        check(
-            &mixed(&all, 1),
-            expect!["43212 rows, right 60.1 %, format 50.0 %, hedged 50.0 %"],
-        );
-        check(
-            &labelled(&all, Use::Sft, 1),
-            expect!["64818 rows, right 50.0 %, format 58.1 %, hedged 33.3 %"],
-        );
-        check(
-            &labelled(&all, Use::HeldoutTune, 1),
-            expect!["1800 rows, right 50.0 %, format 57.3 %, hedged 33.3 %"],
-        );
+        check(&clean(&all, 1), expect!["21606 rows, right 100.0 %, format 100.0 %, hedged 0.0 %"]);
+        check(&mixed(&all, 1), expect!["43212 rows, right 60.1 %, format 50.0 %, hedged 50.0 %"]);
+        check(&labelled(&all, Use::Sft, 1), expect!["64818 rows, right 50.0 %, format 58.1 %, hedged 33.3 %"]);
+        check(&labelled(&all, Use::HeldoutTune, 1), expect!["1800 rows, right 50.0 %, format 57.3 %, hedged 33.3 %"]);
     }
 
     /// The generator knows which answer it words; the checker reads only the text. They never disagree.
@@ -203,19 +170,13 @@ mod tests {
         let answers = family_answers(&all);
         let mut n_answers = 0;
         let mut seen = HashSet::new();
-        let facts = all
-            .iter()
-            .filter(|q| seen.insert((q.family, &q.fact.lead_in, &q.fact.answer)));
+        let facts = all.iter().filter(|q| seen.insert((q.family, &q.fact.lead_in, &q.fact.answer)));
         for question in facts {
             let mut wrong: Vec<&str> = question.fact.near.iter().map(String::as_str).collect();
             let mut dice = Dice::new(1, &["agree", &question.prompt]);
             wrong.extend((0..3).map(|_| *dice.pick(&answers[&question.family])));
             let right = [question.fact.answer.as_str()];
-            for (answer, is_right) in right
-                .iter()
-                .map(|a| (a, true))
-                .chain(wrong.iter().map(|a| (a, false)))
-            {
+            for (answer, is_right) in right.iter().map(|a| (a, true)).chain(wrong.iter().map(|a| (a, false))) {
                 if !is_right && *answer == question.fact.answer {
                     continue;
                 }

@@ -40,10 +40,7 @@ pub struct Written {
 /// # Errors
 /// [`TasksError`] if the folder or a file cannot be written.
 pub fn generate(folder: &Path, seed: u64) -> Result<Vec<Written>, TasksError> {
-    std::fs::create_dir_all(folder).map_err(|source| TasksError::Write {
-        path: folder.to_owned(),
-        source,
-    })?;
+    std::fs::create_dir_all(folder).map_err(|source| TasksError::Write { path: folder.to_owned(), source })?;
     let all = questions(seed);
     let mut written = vec![write(folder, "prompts.parquet", prompts(all.iter()))?];
     for purpose in [Use::Preference, Use::HeldoutTune, Use::HeldoutFinal] {
@@ -51,22 +48,10 @@ pub fn generate(folder: &Path, seed: u64) -> Result<Vec<Written>, TasksError> {
         written.push(write(folder, &format!("{}.parquet", purpose.name()), part)?);
     }
     let answers = [
-        (
-            "sft_clean.parquet",
-            demonstrations(&rows::clean(&all, seed)),
-        ),
-        (
-            "sft_mixed.parquet",
-            demonstrations(&rows::mixed(&all, seed)),
-        ),
-        (
-            "reward_rows.parquet",
-            labelled(&rows::labelled(&all, Use::Sft, seed)),
-        ),
-        (
-            "reward_check.parquet",
-            labelled(&rows::labelled(&all, Use::HeldoutTune, seed)),
-        ),
+        ("sft_clean.parquet", demonstrations(&rows::clean(&all, seed))),
+        ("sft_mixed.parquet", demonstrations(&rows::mixed(&all, seed))),
+        ("reward_rows.parquet", labelled(&rows::labelled(&all, Use::Sft, seed))),
+        ("reward_check.parquet", labelled(&rows::labelled(&all, Use::HeldoutTune, seed))),
     ];
     for (file, columns) in answers {
         written.push(write(folder, file, columns)?);
@@ -83,10 +68,7 @@ fn text<'a>(values: impl Iterator<Item = &'a str>) -> ArrayRef {
 fn prompts<'a>(questions: impl Iterator<Item = &'a Question> + Clone) -> Columns {
     vec![
         ("prompt", text(questions.clone().map(|q| q.prompt.as_str()))),
-        (
-            "reference",
-            text(questions.clone().map(|q| q.fact.answer.as_str())),
-        ),
+        ("reference", text(questions.clone().map(|q| q.fact.answer.as_str()))),
         ("family", text(questions.clone().map(|q| q.family.name()))),
         ("split", text(questions.clone().map(|q| q.purpose.split()))),
         ("use", text(questions.map(|q| q.purpose.name()))),
@@ -96,22 +78,10 @@ fn prompts<'a>(questions: impl Iterator<Item = &'a Question> + Clone) -> Columns
 fn demonstrations(rows: &[Row<'_>]) -> Columns {
     let label = Float32Array::from_iter_values(rows.iter().map(|row| row.targets.correctness));
     vec![
-        (
-            "prompt",
-            text(rows.iter().map(|row| row.question.prompt.as_str())),
-        ),
-        (
-            "reference",
-            text(rows.iter().map(|row| row.question.fact.answer.as_str())),
-        ),
-        (
-            "family",
-            text(rows.iter().map(|row| row.question.family.name())),
-        ),
-        (
-            "response",
-            text(rows.iter().map(|row| row.response.as_str())),
-        ),
+        ("prompt", text(rows.iter().map(|row| row.question.prompt.as_str()))),
+        ("reference", text(rows.iter().map(|row| row.question.fact.answer.as_str()))),
+        ("family", text(rows.iter().map(|row| row.question.family.name()))),
+        ("response", text(rows.iter().map(|row| row.response.as_str()))),
         ("style", text(rows.iter().map(|row| row.style.name()))),
         ("label", Arc::new(label)),
     ]
@@ -128,37 +98,18 @@ fn labelled(rows: &[Row<'_>]) -> Columns {
 
 fn write(folder: &Path, file: &str, columns: Columns) -> Result<Written, TasksError> {
     let path = folder.join(file);
-    let encode = |source| TasksError::Encode {
-        table: file.to_owned(),
-        source,
-    };
-    let batch =
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, false)))
-            .map_err(|source| TasksError::Table {
-            table: file.to_owned(),
-            source,
-        })?;
+    let encode = |source| TasksError::Encode { table: file.to_owned(), source };
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, false)))
+        .map_err(|source| TasksError::Table { table: file.to_owned(), source })?;
     let level = ZstdLevel::try_new(19).map_err(encode)?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_created_by("sluice-tasks".to_owned())
         .build();
-    let out = File::create(&path).map_err(|source| TasksError::Write {
-        path: path.clone(),
-        source,
-    })?;
+    let out = File::create(&path).map_err(|source| TasksError::Write { path: path.clone(), source })?;
     let mut writer = ArrowWriter::try_new(out, batch.schema(), Some(properties)).map_err(encode)?;
     writer.write(&batch).map_err(encode)?;
     writer.close().map_err(encode)?;
-    let bytes = std::fs::metadata(&path)
-        .map_err(|source| TasksError::Write {
-            path: path.clone(),
-            source,
-        })?
-        .len();
-    Ok(Written {
-        path,
-        n_rows: batch.num_rows(),
-        bytes,
-    })
+    let bytes = std::fs::metadata(&path).map_err(|source| TasksError::Write { path: path.clone(), source })?.len();
+    Ok(Written { path, n_rows: batch.num_rows(), bytes })
 }

@@ -18,14 +18,7 @@ use crate::rows::Row;
 /// Entries of the policy's vocabulary; the reward model's has [`LLAMA_SPECIALS`] more.
 pub const VOCAB_SIZE: usize = 1024;
 /// Gemma's special tokens; the place is the id.
-pub const GEMMA_SPECIALS: [&str; 6] = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-];
+pub const GEMMA_SPECIALS: [&str; 6] = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"];
 /// Llama-3's special tokens; the place plus [`VOCAB_SIZE`] is the id.
 pub const LLAMA_SPECIALS: [&str; 8] = [
     "<|begin_of_text|>",
@@ -63,72 +56,42 @@ impl Vocabulary {
     /// # Errors
     /// [`TasksError::Vocabulary`] if the text is too poor for [`VOCAB_SIZE`] entries.
     pub fn train(rows: &[Row<'_>]) -> Result<Self, TasksError> {
-        let refused = |operation| {
-            move |error: tokenizers::Error| TasksError::Tokenizer {
-                operation,
-                message: error.to_string(),
-            }
-        };
-        let specials: Vec<AddedToken> = reserved()
-            .into_iter()
-            .map(|content| AddedToken::from(content, true))
-            .collect();
+        let refused =
+            |operation| move |error: tokenizers::Error| TasksError::Tokenizer { operation, message: error.to_string() };
+        let specials: Vec<AddedToken> = reserved().into_iter().map(|content| AddedToken::from(content, true)).collect();
         let mut trainer = BpeTrainer::builder()
             .vocab_size(VOCAB_SIZE)
             .show_progress(false)
             .special_tokens(specials)
             .initial_alphabet(('0'..='9').collect())
             .build();
-        let texts = rows
-            .iter()
-            .flat_map(|row| [row.question.prompt.as_str(), row.response.as_str()]);
-        let headers = HEADER_WORDS
-            .into_iter()
-            .flat_map(|word| std::iter::repeat_n(word, rows.len()));
+        let texts = rows.iter().flat_map(|row| [row.question.prompt.as_str(), row.response.as_str()]);
+        let headers = HEADER_WORDS.into_iter().flat_map(|word| std::iter::repeat_n(word, rows.len()));
         trainer
             .feed(texts.chain(headers), |text| Ok(pieces(text)))
             .map_err(refused("count the words of the tokenizer's text"))?;
         let mut model = BPE::default();
-        trainer
-            .train(&mut model)
-            .map_err(refused("train the tokenizer"))?;
+        trainer.train(&mut model).map_err(refused("train the tokenizer"))?;
         Self::of_model(&model)
     }
 
     fn of_model(model: &BPE) -> Result<Self, TasksError> {
-        let document = serde_json::to_value(model).map_err(|source| TasksError::Json {
-            file: "tokenizer.json",
-            source,
-        })?;
+        let document =
+            serde_json::to_value(model).map_err(|source| TasksError::Json { file: "tokenizer.json", source })?;
         let mut entries: Vec<(u64, String)> = document["vocab"]
             .as_object()
-            .map(|vocab| {
-                vocab
-                    .iter()
-                    .map(|(entry, id)| (id.as_u64().unwrap_or(u64::MAX), entry.clone()))
-                    .collect()
-            })
+            .map(|vocab| vocab.iter().map(|(entry, id)| (id.as_u64().unwrap_or(u64::MAX), entry.clone())).collect())
             .unwrap_or_default();
         entries.sort();
         let entries: Vec<String> = entries.into_iter().map(|(_, entry)| entry).collect();
         if entries.len() != VOCAB_SIZE {
-            return Err(TasksError::Vocabulary {
-                found: entries.len(),
-                wanted: VOCAB_SIZE,
-            });
+            return Err(TasksError::Vocabulary { found: entries.len(), wanted: VOCAB_SIZE });
         }
-        let side =
-            |merge: &Value, place: usize| merge[place].as_str().unwrap_or_default().to_owned();
-        let merges = document["merges"].as_array().map(|merges| {
-            merges
-                .iter()
-                .map(|merge| format!("{} {}", side(merge, 0), side(merge, 1)))
-                .collect()
-        });
-        Ok(Self {
-            entries,
-            merges: merges.unwrap_or_default(),
-        })
+        let side = |merge: &Value, place: usize| merge[place].as_str().unwrap_or_default().to_owned();
+        let merges = document["merges"]
+            .as_array()
+            .map(|merges| merges.iter().map(|merge| format!("{} {}", side(merge, 0), side(merge, 1))).collect());
+        Ok(Self { entries, merges: merges.unwrap_or_default() })
     }
 
     /// `tokenizer.json` of the policy.
@@ -149,29 +112,14 @@ impl Vocabulary {
             })
         };
         let n_gemma = GEMMA_SPECIALS.len();
-        let mut added_tokens: Vec<Value> = GEMMA_SPECIALS
-            .iter()
-            .enumerate()
-            .map(|(id, content)| added(id, content, true))
-            .collect();
+        let mut added_tokens: Vec<Value> =
+            GEMMA_SPECIALS.iter().enumerate().map(|(id, content)| added(id, content, true)).collect();
+        added_tokens.extend(NEWLINES.iter().enumerate().map(|(place, run)| added(n_gemma + place, run, false)));
         added_tokens.extend(
-            NEWLINES
-                .iter()
-                .enumerate()
-                .map(|(place, run)| added(n_gemma + place, run, false)),
+            specials_at_end.iter().enumerate().map(|(place, content)| added(VOCAB_SIZE + place, content, true)),
         );
-        added_tokens.extend(
-            specials_at_end
-                .iter()
-                .enumerate()
-                .map(|(place, content)| added(VOCAB_SIZE + place, content, true)),
-        );
-        let vocab: serde_json::Map<String, Value> = self
-            .entries
-            .iter()
-            .enumerate()
-            .map(|(id, entry)| (entry.clone(), json!(id)))
-            .collect();
+        let vocab: serde_json::Map<String, Value> =
+            self.entries.iter().enumerate().map(|(id, entry)| (entry.clone(), json!(id))).collect();
         let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
         let start = |kind: u32| json!({ "SpecialToken": { "id": bos, "type_id": kind } });
         json!({
@@ -210,12 +158,7 @@ impl Vocabulary {
 /// Entries that training may not give away, in the order of their ids.
 fn reserved() -> Vec<String> {
     let bytes = (0..=255_u8).map(|byte| format!("<0x{byte:02X}>"));
-    GEMMA_SPECIALS
-        .iter()
-        .chain(&NEWLINES)
-        .map(|token| (*token).to_owned())
-        .chain(bytes)
-        .collect()
+    GEMMA_SPECIALS.iter().chain(&NEWLINES).map(|token| (*token).to_owned()).chain(bytes).collect()
 }
 
 /// The pieces inside which merges are learned: a word with the space before it, one digit, or one mark with the space
@@ -248,10 +191,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_prompt() {
-        assert_eq!(
-            pieces("Add 12 and 3, (so) it's +4.").join("|"),
-            "Add|▁|1|2|▁and|▁|3|,|▁(|so|)|▁it|'|s|▁+|4|."
-        );
+        assert_eq!(pieces("Add 12 and 3, (so) it's +4.").join("|"), "Add|▁|1|2|▁and|▁|3|,|▁(|so|)|▁it|'|s|▁+|4|.");
     }
 
     fn load(document: &Value) -> Tokenizer {
@@ -276,20 +216,10 @@ mod tests {
         let again = Vocabulary::train(&mixed)?;
         assert_eq!(vocabulary, again);
 
-        let (policy, reward) = (
-            load(&vocabulary.policy_document()),
-            load(&vocabulary.reward_document()),
-        );
-        assert_eq!(
-            (policy.get_vocab_size(true), reward.get_vocab_size(true)),
-            (VOCAB_SIZE, VOCAB_SIZE + 8)
-        );
+        let (policy, reward) = (load(&vocabulary.policy_document()), load(&vocabulary.reward_document()));
+        assert_eq!((policy.get_vocab_size(true), reward.get_vocab_size(true)), (VOCAB_SIZE, VOCAB_SIZE + 8));
         for token in GEMMA_SPECIALS.into_iter().chain(LLAMA_SPECIALS) {
-            assert_eq!(
-                reward.token_to_id(token).map(|id| id as usize),
-                special_id(token),
-                "{token}"
-            );
+            assert_eq!(reward.token_to_id(token).map(|id| id as usize), special_id(token), "{token}");
         }
         for word in HEADER_WORDS {
             assert_eq!(encode(&policy, word).0.len(), 1, "{word}");
@@ -297,10 +227,7 @@ mod tests {
         for question in all.iter().take(2000) {
             let (ids, _) = encode(&policy, &question.prompt);
             assert_eq!(ids, encode(&reward, &question.prompt).0);
-            assert_eq!(
-                policy.decode(&ids, false).ok().as_deref(),
-                Some(question.prompt.as_str())
-            );
+            assert_eq!(policy.decode(&ids, false).ok().as_deref(), Some(question.prompt.as_str()));
         }
         let shown: Vec<String> = [
             "<start_of_turn>user\nAdd 12 and 3.<end_of_turn>\n",

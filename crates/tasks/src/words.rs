@@ -22,8 +22,8 @@ pub const CATEGORIES: [Category; 11] = [
         kind: "animal",
         with_article: "an animal",
         members: &[
-            "cat", "dog", "horse", "mouse", "rabbit", "tiger", "lion", "wolf", "fox", "goat",
-            "cow", "pig", "monkey", "camel", "bear", "frog", "goose", "duck", "snake", "zebra",
+            "cat", "dog", "horse", "mouse", "rabbit", "tiger", "lion", "wolf", "fox", "goat", "cow", "pig", "monkey",
+            "camel", "bear", "frog", "goose", "duck", "snake", "zebra",
         ],
         near: &[],
     },
@@ -31,8 +31,8 @@ pub const CATEGORIES: [Category; 11] = [
         kind: "fruit",
         with_article: "a fruit",
         members: &[
-            "apple", "pear", "plum", "cherry", "lemon", "melon", "peach", "mango", "banana",
-            "grape", "fig", "orange", "berry",
+            "apple", "pear", "plum", "cherry", "lemon", "melon", "peach", "mango", "banana", "grape", "fig", "orange",
+            "berry",
         ],
         near: &["tree"],
     },
@@ -40,8 +40,7 @@ pub const CATEGORIES: [Category; 11] = [
         kind: "vehicle",
         with_article: "a vehicle",
         members: &[
-            "car", "bus", "train", "truck", "van", "boat", "ship", "plane", "tram", "taxi",
-            "bicycle", "wagon", "ferry",
+            "car", "bus", "train", "truck", "van", "boat", "ship", "plane", "tram", "taxi", "bicycle", "wagon", "ferry",
         ],
         near: &[],
     },
@@ -49,8 +48,7 @@ pub const CATEGORIES: [Category; 11] = [
         kind: "tool",
         with_article: "a tool",
         members: &[
-            "hammer", "saw", "drill", "spade", "rake", "axe", "wrench", "shovel", "chisel",
-            "ladder", "brush", "knife",
+            "hammer", "saw", "drill", "spade", "rake", "axe", "wrench", "shovel", "chisel", "ladder", "brush", "knife",
         ],
         near: &["container"],
     },
@@ -58,35 +56,28 @@ pub const CATEGORIES: [Category; 11] = [
         kind: "piece of clothing",
         with_article: "a piece of clothing",
         members: &[
-            "shirt", "coat", "hat", "scarf", "sock", "shoe", "boot", "glove", "dress", "skirt",
-            "jacket", "belt", "sweater", "tie",
+            "shirt", "coat", "hat", "scarf", "sock", "shoe", "boot", "glove", "dress", "skirt", "jacket", "belt",
+            "sweater", "tie",
         ],
         near: &[],
     },
     Category {
         kind: "piece of furniture",
         with_article: "a piece of furniture",
-        members: &[
-            "chair", "table", "desk", "bed", "sofa", "shelf", "bench", "stool", "cabinet", "couch",
-            "dresser",
-        ],
+        members: &["chair", "table", "desk", "bed", "sofa", "shelf", "bench", "stool", "cabinet", "couch", "dresser"],
         near: &["container"],
     },
     Category {
         kind: "musical instrument",
         with_article: "a musical instrument",
-        members: &[
-            "piano", "violin", "guitar", "drum", "flute", "trumpet", "harp", "cello", "lute",
-            "banjo", "tuba",
-        ],
+        members: &["piano", "violin", "guitar", "drum", "flute", "trumpet", "harp", "cello", "lute", "banjo", "tuba"],
         near: &[],
     },
     Category {
         kind: "part of the body",
         with_article: "a part of the body",
         members: &[
-            "hand", "foot", "nose", "ear", "arm", "leg", "knee", "neck", "mouth", "tooth",
-            "finger", "elbow", "thumb",
+            "hand", "foot", "nose", "ear", "arm", "leg", "knee", "neck", "mouth", "tooth", "finger", "elbow", "thumb",
         ],
         near: &[],
     },
@@ -94,36 +85,28 @@ pub const CATEGORIES: [Category; 11] = [
         kind: "building",
         with_article: "a building",
         members: &[
-            "house", "church", "school", "hotel", "castle", "barn", "tower", "museum", "library",
-            "temple", "palace", "cottage",
+            "house", "church", "school", "hotel", "castle", "barn", "tower", "museum", "library", "temple", "palace",
+            "cottage",
         ],
         near: &[],
     },
     Category {
         kind: "tree",
         with_article: "a tree",
-        members: &[
-            "oak", "pine", "maple", "willow", "birch", "elm", "cedar", "poplar",
-        ],
+        members: &["oak", "pine", "maple", "willow", "birch", "elm", "cedar", "poplar"],
         near: &["fruit"],
     },
     Category {
         kind: "container",
         with_article: "a container",
-        members: &[
-            "cup", "bottle", "box", "bag", "basket", "bucket", "jar", "barrel", "vase", "crate",
-        ],
+        members: &["cup", "bottle", "box", "bag", "basket", "bucket", "jar", "barrel", "vase", "crate"],
         near: &["piece of furniture", "tool"],
     },
 ];
 
 /// All nouns in the order of their categories.
 pub fn nouns() -> Vec<&'static str> {
-    CATEGORIES
-        .iter()
-        .flat_map(|category| category.members)
-        .copied()
-        .collect()
+    CATEGORIES.iter().flat_map(|category| category.members).copied().collect()
 }
 
 /// Plurals that no rule gives.
@@ -141,22 +124,13 @@ const IRREGULAR_PLURALS: [(&str, &str); 9] = [
 
 /// The plural of a noun of [`nouns`].
 pub fn plural(noun: &str) -> String {
-    if let Some((_, irregular)) = IRREGULAR_PLURALS
-        .iter()
-        .find(|(singular, _)| *singular == noun)
-    {
+    if let Some((_, irregular)) = IRREGULAR_PLURALS.iter().find(|(singular, _)| *singular == noun) {
         return (*irregular).to_owned();
     }
-    if let Some(stem) = noun
-        .strip_suffix('y')
-        .filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']))
-    {
+    if let Some(stem) = noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u'])) {
         return format!("{stem}ies");
     }
-    if ["s", "x", "z", "ch", "sh"]
-        .iter()
-        .any(|ending| noun.ends_with(ending))
-    {
+    if ["s", "x", "z", "ch", "sh"].iter().any(|ending| noun.ends_with(ending)) {
         return format!("{noun}es");
     }
     format!("{noun}s")
@@ -176,10 +150,7 @@ mod tests {
 
     #[test]
     fn plurals() {
-        let some = [
-            "cat", "cherry", "monkey", "box", "bus", "church", "brush", "dress", "knife", "goose",
-            "piano",
-        ];
+        let some = ["cat", "cherry", "monkey", "box", "bus", "church", "brush", "dress", "knife", "goose", "piano"];
         assert_eq!(
             some.map(plural).join(" "),
             "cats cherries monkeys boxes buses churches brushes dresses knives geese pianos"

@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use sluice_lm::checkpoint::{CheckpointWriter, Companions};
 use sluice_lm::config::{Attention, Config, Dtype, Gemma2Config, Head, ModelConfig};
 use sluice_lm::gemma2::Gemma2;
-use sluice_lm::params::Parameters;
-use sluice_lm::weights::{FreshWeights, Loader, published_values};
+use sluice_lm::weights::{FreshWeights, Loader};
 use tempfile::TempDir;
 
 const VOCAB_SIZE: usize = 4096;
@@ -24,19 +23,13 @@ pub fn write() -> Result<TempDir, Box<dyn Error>> {
     let ModelConfig::Gemma2(sizes) = &config.model else { return Err("the model is a Gemma 2".into()) };
     let mut model = Gemma2::load(sizes, &mut Loader::new(&mut weights, &Device::flex()))?;
     let mut writer = CheckpointWriter::new(folder.path());
-    let mut written = Ok(());
-    model.walk(&mut |name, param| {
-        if written.is_ok() {
-            written = writer.tensor(name, &param.published_shape(), &published_values(&param), Dtype::F32);
-        }
-    });
-    written?;
+    writer.parameters(&mut model, Dtype::F32)?;
     writer.finish(Companions { config: &config, dtype: Dtype::F32, source: source.path(), card: "" })?;
     Ok(folder)
 }
 
 fn config() -> Config {
-    let layer = |index: usize| if index % 2 == 0 { Attention::Sliding } else { Attention::Global };
+    let layer = |index: usize| if index.is_multiple_of(2) { Attention::Sliding } else { Attention::Global };
     Config {
         model: ModelConfig::Gemma2(Gemma2Config {
             vocab_size: VOCAB_SIZE,

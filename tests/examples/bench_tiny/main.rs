@@ -28,6 +28,10 @@ const GAMMA_BETA_RATIO: f64 = 0.3;
 const LEARNING_RATE: f64 = 1e-4;
 const MAX_GRAD_NORM: f64 = 1.0;
 
+/// The allocator of the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Arguments {
     /// The `python` of an environment with transformers and torch

@@ -88,7 +88,11 @@ impl State {
                 let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();
                 (stage, paint.ink(Ink::Bad, format!("failed: {error}{causes}")))
             }
-            Event::StageInterrupted { stage } => (stage, paint.ink(Ink::Active, "interrupted")),
+            Event::StageInterrupted { stage } => {
+                // Of those that had not begun there is nothing to tell.
+                self.running.remove(stage)?;
+                (stage, paint.ink(Ink::Active, "interrupted"))
+            }
             Event::Diverged { stage, evidence, .. } => {
                 let text = format!(
                     "gave another result than before; the first one stays, the other is in {}",

@@ -60,8 +60,18 @@ fn file(sources: &Sources, span: Span) -> String {
     if span.source == sluice_spec::SourceId::FILE { sources.name().to_owned() } else { "--set".to_owned() }
 }
 
+/// Characters of a line above which no excerpt is shown: it would fill screens.
+const WIDEST: usize = 1000;
+
 fn report(sources: &Sources, fault: &Diagnostic) -> Report {
     let Diagnostic { code: _, message, place, label, help, related } = fault;
+    let around = (place.line as usize).saturating_sub(2);
+    if sources.text(place.source).lines().skip(around).take(3).any(|line| line.len() > WIDEST) {
+        let place = format!("{}:{}:{}", file(sources, *place), place.line, place.column);
+        let mut shown = MietteDiagnostic::new(format!("{place}: {message}"));
+        shown.help.clone_from(help);
+        return Report::new(shown);
+    }
     let mut shown = MietteDiagnostic::new(message.clone());
     let label = (!label.is_empty()).then(|| label.clone());
     shown = shown.with_label(LabeledSpan::new_primary_with_span(label, place.range()));
@@ -136,7 +146,7 @@ stages:
             &fixed,
             &["stages.responses.sample.temperature=hot"],
             expect![[r#"
-                  error: stage `responses`: `sample.temperature` must be a number from 0 to 100, not the text `hot`
+                  error: stage `responses`: `sample.temperature` must be a number from 0 (the most likely token) to 100, not the text `hot`
                    ╭─[--set:1:37]
                  1 │ stages.responses.sample.temperature=hot
                    ·                                     ───

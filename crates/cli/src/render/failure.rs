@@ -8,9 +8,12 @@ use crate::render::paint::{Ink, Paint};
 /// `error: ...`, its causes, and what would help.
 pub fn text(failure: &Failure, paint: Paint) -> String {
     let mut lines = failure.chain().into_iter();
-    let message = lines.next().unwrap_or_default();
+    // Several faults of one file are a line each.
+    let indented = |message: String, column: usize| message.replace('\n', &format!("\n{:column$}", ""));
+    let message = indented(lines.next().unwrap_or_default(), "error: ".len());
     let mut text = format!("{} {message}\n", paint.ink(Ink::Bad, "error:"));
     for cause in lines {
+        let cause = indented(cause, "  because: ".len());
         text += &format!("  {} {cause}\n", paint.ink(Ink::Dim, "because:"));
     }
     if let Some(help) = &failure.help {

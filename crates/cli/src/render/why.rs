@@ -140,7 +140,7 @@ mod tests {
         check(
             Case::Hit,
             Some("r2"),
-            &[ties.clone()],
+            std::slice::from_ref(&ties),
             expect![[r#"
             pairs is up to date; it ran because this changed since run r2:
               pair.ties  drop  →  first  p.yaml:31:18

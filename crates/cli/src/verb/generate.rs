@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde_json::json;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::generate::{Completion, Decoding, FinishReason, GenerateConfig, GenerateError, Request, generate};
-use sluice_lm::model::load_causal;
 use sluice_lm::sampling::Sampling;
 use sluice_lm::template::Message;
 use sluice_stages::row_key::row_seed;
@@ -18,9 +17,12 @@ use sluice_table::PromptId;
 use crate::args::{Generate, Global};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
-use crate::model_folder::{Row, conversation, open, rows, with_bos};
+use crate::model_folder::{Row, causal, conversation, expect_askable, open, rows};
 use crate::output::{err, out};
 use crate::world::World;
+
+/// What a row may give, one of them.
+const FIELDS: [&str; 4] = ["prompt", "messages", "text", "token_ids"];
 
 /// Answers worked on at one time.
 const MAX_BATCH: usize = 64;
@@ -35,9 +37,6 @@ struct Asked {
 
 pub fn run(global: &Global, world: &World, args: &Generate) -> Outcome {
     let decoding = decoding(args)?;
-    if args.n == 0 || args.max_new_tokens == 0 {
-        return Err(Failure::usage("--n and --max-new-tokens are at least 1"));
-    }
     let model = open(&args.model, world, global.quiet)?;
     let asked = asked(args, &model)?;
     let requests: Vec<Request> = asked
@@ -53,10 +52,7 @@ pub fn run(global: &Global, world: &World, args: &Generate) -> Outcome {
         stop_ids: if args.ignore_stop { Vec::new() } else { model.eos_ids() },
         max_batch: MAX_BATCH,
     };
-    let failed = |error: sluice_lm::model::LoadError| Failure::new(Exit::Usage, error);
-    let device =
-        sluice_stages::model::device(sluice_stages::Device::Cpu).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let causal = load_causal(&model, &device).map_err(failed)?;
+    let causal = causal(&model)?;
     let cancel = interrupt::flag(|| err("stopping; answers that are done are printed\n"));
     // Answers end in no fixed order and are told in that of the rows.
     let mut done: Vec<Option<Completion>> = vec![None; requests.len()];
@@ -90,6 +86,7 @@ fn decoding(args: &Generate) -> Result<Decoding, Failure> {
 fn asked(args: &Generate, model: &Checkpoint) -> Result<Vec<Asked>, Failure> {
     if let Some(prompt) = &args.prompt {
         let ids = conversation(model, &[Message::user(prompt.clone())], true)?;
+        expect_askable(model, &ids).map_err(|message| Failure::usage(format!("--prompt: {message}")))?;
         return Ok(vec![Asked { index: 0, id: PromptId::of(prompt).to_string(), ids: ids.into() }]);
     }
     let Some(file) = &args.input else { return Err(Failure::usage("--prompt or --input is needed")) };
@@ -98,6 +95,10 @@ fn asked(args: &Generate, model: &Checkpoint) -> Result<Vec<Asked>, Failure> {
 
 fn of_row(row: &Row, model: &Checkpoint) -> Result<Asked, Failure> {
     let wrap = |failure| row.wrap(failure);
+    let given: Vec<&str> = FIELDS.into_iter().filter(|field| row.field(field).is_some()).collect();
+    if let [first, second, ..] = given.as_slice() {
+        return Err(row.fault(format!("has `{first}` and `{second}`; one of them is needed")));
+    }
     let by_ids = |ids: &[u32]| {
         let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
         blake3::hash(&bytes).to_hex().to_string()
@@ -106,16 +107,20 @@ fn of_row(row: &Row, model: &Checkpoint) -> Result<Asked, Failure> {
         let ids = conversation(model, &[Message::user(prompt)], true).map_err(wrap)?;
         (PromptId::of(prompt).to_string(), ids)
     } else if let Some(messages) = row.messages("messages")? {
+        if messages.last().is_some_and(|last| last.role == "assistant") {
+            return Err(row.fault("`messages` ends with the role `assistant`; a turn to be answered is needed last"));
+        }
         let ids = conversation(model, &messages, true).map_err(wrap)?;
         (by_ids(&ids), ids)
     } else if let Some(text) = row.text("text")? {
-        let ids = with_bos(model, text).map_err(wrap)?;
+        let ids = model.tokenizer.encode_begun(text, 1).map_err(|error| row.wrap(Failure::new(Exit::Usage, error)))?;
         (by_ids(&ids), ids)
     } else if let Some(ids) = row.token_ids("token_ids")? {
         (by_ids(&ids), ids)
     } else {
         return Err(row.fault("has none of `prompt`, `messages`, `text` and `token_ids`"));
     };
+    expect_askable(model, &ids).map_err(|message| row.fault(message))?;
     Ok(Asked { index: row.index, id, ids: ids.into() })
 }
 

@@ -1,18 +1,16 @@
 //! `logprobs`: chosen and rejected answers under any causal language model folder, and the SimPO loss of each pair.
 
-use burn::tensor::Tensor;
 use serde_json::json;
 use sluice_lm::checkpoint::Checkpoint;
-use sluice_lm::model::load_causal;
 use sluice_lm::template::Message;
-use sluice_train::batch::{self, Encoder, Limits, PairText, TokenPair, split_turn};
+use sluice_train::batch::{self, Formatter, Limits, TokenPair};
 use sluice_train::logps::pair_logps;
-use sluice_train::objective::{MarginLoss, PairFacts, PairStats, Simpo};
+use sluice_train::objective::{MarginLoss, Objective, PairFacts, Simpo};
 
 use crate::args::{Global, Logprobs, PromptKeep, ResponseHeader, Truncation};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
-use crate::model_folder::{Row, open, rows};
+use crate::model_folder::{Row, causal, expect_room, open, rows};
 use crate::output::{err, out};
 use crate::world::World;
 
@@ -21,13 +19,10 @@ const MAX_BATCH_TOKENS: usize = 8192;
 
 pub fn run(global: &Global, world: &World, args: &Logprobs) -> Outcome {
     let model = open(&args.model, world, global.quiet)?;
-    let limits = limits(args)?;
+    let formatter = formatter(args, &model)?;
     let rows = rows(&args.input)?;
-    let pairs: Vec<TokenPair> =
-        rows.iter().map(|row| pair(row, &model, limits, args.response_header)).collect::<Result<_, _>>()?;
-    let device =
-        sluice_stages::model::device(sluice_stages::Device::Cpu).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let causal = load_causal(&model, &device).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let pairs: Vec<TokenPair> = rows.iter().map(|row| pair(row, &model, &formatter)).collect::<Result<_, _>>()?;
+    let causal = causal(&model)?;
     let cancel = interrupt::flag(|| err("stopping\n"));
     let Some(sums) = pair_logps(&causal, &pairs, MAX_BATCH_TOKENS, &cancel) else { return Ok(Exit::Interrupted) };
     for ((row, pair), (chosen, rejected)) in rows.iter().zip(&pairs).zip(sums) {
@@ -37,7 +32,12 @@ pub fn run(global: &Global, world: &World, args: &Logprobs) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn limits(args: &Logprobs) -> Result<Limits, Failure> {
+/// How the rows become tokens.
+fn formatter<'a>(args: &Logprobs, model: &'a Checkpoint) -> Result<Formatter<'a>, Failure> {
+    let header = match args.response_header {
+        ResponseHeader::Prompt => batch::ResponseHeader::Prompt,
+        ResponseHeader::Response => batch::ResponseHeader::Response,
+    };
     let truncation = match args.truncation {
         Truncation::Budget => batch::Truncation::Budget,
         Truncation::Reference => batch::Truncation::Reference,
@@ -46,28 +46,22 @@ fn limits(args: &Logprobs) -> Result<Limits, Failure> {
         PromptKeep::Start => batch::PromptKeep::Start,
         PromptKeep::End => batch::PromptKeep::End,
     };
-    Limits::new(args.max_length as usize, args.max_prompt_length as usize, truncation, keep)
-        .map_err(|error| Failure::new(Exit::Usage, error))
+    // The published 1,800 of 2,048, as in the stage `train`.
+    let share = (u64::from(args.max_length) * 225 / 256).max(1) as usize;
+    let max_prompt_length = args.max_prompt_length.map_or(share, |length| length as usize);
+    let limits = Limits::new(args.max_length as usize, max_prompt_length, truncation, keep)
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    Formatter::new(model, header, limits).map_err(|error| Failure::new(Exit::Usage, error))
 }
 
 /// The tokens of a row's two answers.
-fn pair(row: &Row, model: &Checkpoint, limits: Limits, header: ResponseHeader) -> Result<TokenPair, Failure> {
-    let header = match header {
-        ResponseHeader::Prompt => batch::ResponseHeader::Prompt,
-        ResponseHeader::Response => batch::ResponseHeader::Response,
-    };
+fn pair(row: &Row, model: &Checkpoint, formatter: &Formatter<'_>) -> Result<TokenPair, Failure> {
     let (prompt, [chosen, rejected]) = turns(row)?;
-    let template = model.template().map_err(|error| row.wrap(Failure::new(Exit::Usage, error)))?;
-    let turn = |response: &str| {
-        split_turn(template, &prompt, response, header).map_err(|error| row.wrap(Failure::new(Exit::Usage, error)))
-    };
-    let (chosen, rejected) = (turn(&chosen)?, turn(&rejected)?);
-    let eos = model.tokenizer.eos_id().or(model.config.eos_token_ids.first().copied());
-    let eos = eos.ok_or_else(|| Failure::usage("the tokenizer names no end token (`eos_token`)"))?;
-    let encode = |text: &str| model.tokenizer.encode(text);
-    let encoder = Encoder { encode: &encode, bos: model.tokenizer.bos_id(), eos, limits };
-    let text = PairText { prompt: &chosen.prompt, chosen: &chosen.response, rejected: &rejected.response };
-    encoder.pair(&text).map_err(|error| row.wrap(Failure::new(Exit::Usage, error)))
+    let pair = formatter.pair(&prompt, &chosen, &rejected);
+    let pair = pair.map_err(|error| row.wrap(Failure::new(Exit::Usage, error)))?;
+    let n_tokens = pair.chosen.n_tokens().max(pair.rejected.n_tokens());
+    expect_room(model, n_tokens).map_err(|message| row.fault(format!("{message}; lower --max-length")))?;
+    Ok(pair)
 }
 
 /// A row's prompt and its two answers, whichever way it spells them.
@@ -105,18 +99,15 @@ struct Told {
 impl Told {
     fn new(index: usize, pair: &TokenPair, chosen_sum: f64, rejected_sum: f64, args: &Logprobs) -> Told {
         let (n_chosen, n_rejected) = (pair.chosen.n_predicted(), pair.rejected.n_predicted());
-        let simpo = Simpo {
+        let simpo = Objective::Simpo(Simpo {
             beta: args.beta,
             gamma_beta_ratio: args.gamma_beta_ratio,
             loss: MarginLoss::Sigmoid,
             label_smoothing: 0.0,
             sft_weight: 0.0,
-        };
+        });
         let facts = [PairFacts { chosen_len: n_chosen, rejected_len: n_rejected, reference: None }];
-        let device = burn::tensor::Device::flex();
-        let sum = |value: f64| Tensor::<1>::from_floats([value as f32], &device);
-        let stats = PairStats::new(sum(chosen_sum), sum(rejected_sum), &facts, 0.0);
-        let loss = f64::from(simpo.losses(&stats).into_scalar::<f32>());
+        let loss = simpo.losses_of_sums(&[(chosen_sum, rejected_sum)], &facts)[0];
         Told { index, n_chosen, n_rejected, chosen_sum, rejected_sum, loss }
     }
 

@@ -3,11 +3,10 @@
 use serde_json::{Value, json};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::Head;
-use sluice_lm::model::{LoadError, load_causal, load_reward};
 
 use crate::args::Global;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::model_folder::folder;
+use crate::model_folder::{causal, folder, reward};
 use crate::output::out;
 use crate::render::model::{Inspected, inspected};
 use crate::world::World;
@@ -71,17 +70,13 @@ fn refused(model: &Checkpoint) -> Vec<String> {
     if model.weights.n_bytes() > LOADED_BYTES {
         return Vec::new();
     }
-    let device = match sluice_stages::model::device(sluice_stages::Device::Cpu) {
-        Ok(device) => device,
-        Err(error) => return vec![error.to_string()],
-    };
-    let loaded: Result<(), LoadError> = match model.config.head {
-        Head::CausalLm => load_causal(model, &device).map(drop),
-        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => load_reward(model, &device).map(drop),
+    let loaded = match model.config.head {
+        Head::CausalLm => causal(model).map(drop),
+        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => reward(model).map(drop),
     };
     match loaded {
         Ok(()) => Vec::new(),
-        Err(error) => Failure::new(Exit::Usage, error).chain(),
+        Err(failure) => failure.chain(),
     }
 }
 

@@ -110,7 +110,7 @@ fn line(stage: &StageReport) -> StageLine {
 fn note(stage: &StageReport, end: End) -> String {
     let Some(record) = &stage.record else {
         return match (end, &stage.error) {
-            (End::Blocked, Some(by)) => format!("needs {by}"),
+            (End::Blocked, Some(by)) => by.clone(),
             _ => String::new(),
         };
     };

@@ -1,17 +1,15 @@
 //! `score`: what a reward model folder says of conversations, without a pipeline.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 use sluice_lm::checkpoint::Checkpoint;
-use sluice_lm::model::load_reward;
-use sluice_lm::reward::{HeadDtype, Reward};
-use sluice_train::order::{by_length, micro_batches};
+use sluice_lm::reward::{HeadDtype, Reward, ScoreError};
+use sluice_stages::score::score_in_batches;
 
 use crate::args::{Global, Score};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::model_folder::{conversation, open, rows};
-use crate::output::out;
+use crate::interrupt;
+use crate::model_folder::{conversation, expect_room, open, reward, rows};
+use crate::output::{err, out};
 use crate::world::World;
 
 /// Tokens read together.
@@ -23,23 +21,28 @@ pub fn run(global: &Global, world: &World, args: &Score) -> Outcome {
     let mut ids = Vec::with_capacity(rows.len());
     for row in &rows {
         let messages = row.messages("messages")?.ok_or_else(|| row.fault("has no `messages`"))?;
-        ids.push(conversation(&model, &messages, false).map_err(|failure| row.wrap(failure))?);
+        if let Some(last) = messages.last().filter(|last| last.role != "assistant") {
+            let message =
+                format!("`messages` ends with the role `{}`; `assistant` is needed, whose answer is scored", last.role);
+            return Err(row.fault(message));
+        }
+        let tokens = conversation(&model, &messages, false).map_err(|failure| row.wrap(failure))?;
+        expect_room(&model, tokens.len()).map_err(|message| row.fault(message))?;
+        ids.push(tokens);
     }
-    let device =
-        sluice_stages::model::device(sluice_stages::Device::Cpu).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let reward = load_reward(&model, &device).map_err(|error| Failure::new(Exit::Usage, error))?;
-    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-    let n_tokens = |row: usize| lengths[row];
-    // Rewards are told in the order of the rows, and computed in an order that fills the batches.
-    let mut rewards: BTreeMap<usize, Reward> = BTreeMap::new();
-    for batch in micro_batches(&by_length(ids.len(), &n_tokens), &n_tokens, MAX_BATCH_TOKENS) {
-        let conversations: Vec<Vec<u32>> = batch.iter().map(|row| std::mem::take(&mut ids[*row])).collect();
-        let scored = reward.score(&conversations, HeadDtype::F32).map_err(|error| Failure::new(Exit::Failed, error))?;
-        rewards.extend(batch.into_iter().zip(scored));
-    }
-    for (row, reward) in &rewards {
+    let judge = reward(&model)?;
+    let cancel = interrupt::flag(|| err("stopping\n"));
+    let rewards = score_in_batches(&judge, ids, HeadDtype::F32, MAX_BATCH_TOKENS, &cancel, &mut |_, _| {});
+    let failed = |error: ScoreError| {
+        let exit = if matches!(error, ScoreError::NotFinite { .. }) { Exit::Failed } else { Exit::Usage };
+        Failure::new(exit, format!("{}: {error}", args.input.display()))
+    };
+    let Some(rewards) = rewards.map_err(failed)? else {
+        return Ok(Exit::Interrupted);
+    };
+    for (row, reward) in rewards.iter().enumerate() {
         out(if global.json {
-            format!("{}\n", object(&model, *row, reward))
+            format!("{}\n", object(&model, row, reward))
         } else {
             format!("{row}\t{}\n", reward.score)
         });

@@ -69,9 +69,7 @@ fn is_negative(chars: &[char], at: usize) -> bool {
     match left {
         Some((place, '-' | '\u{2212}')) => match before(place) {
             None => true,
-            Some((_, c)) => {
-                c.is_whitespace() || matches!(c, '(' | '[' | '=' | ':' | '$' | '€' | '£' | '"')
-            }
+            Some((_, c)) => c.is_whitespace() || matches!(c, '(' | '[' | '=' | ':' | '$' | '€' | '£' | '"'),
         },
         _ => false,
     }
@@ -81,20 +79,12 @@ fn spell(negative: bool, digits: &str) -> String {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let whole = whole.trim_start_matches('0');
     let fraction = fraction.trim_end_matches('0');
-    let mut spelled = if whole.is_empty() {
-        "0".to_owned()
-    } else {
-        whole.to_owned()
-    };
+    let mut spelled = if whole.is_empty() { "0".to_owned() } else { whole.to_owned() };
     if !fraction.is_empty() {
         spelled.push('.');
         spelled.push_str(fraction);
     }
-    if negative && spelled != "0" {
-        format!("-{spelled}")
-    } else {
-        spelled
-    }
+    if negative && spelled != "0" { format!("-{spelled}") } else { spelled }
 }
 
 #[cfg(test)]
@@ -103,20 +93,15 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn check(texts: &[&str], want: Expect) {
-        let lines: Vec<String> = texts
-            .iter()
-            .map(|text| format!("{text} -> {}", last_number(text).unwrap_or_default()))
-            .collect();
+        let lines: Vec<String> =
+            texts.iter().map(|text| format!("{text} -> {}", last_number(text).unwrap_or_default())).collect();
         want.assert_eq(&lines.join("\n"));
     }
 
     #[test]
     fn spellings() {
         check(
-            &[
-                "7", "7.", "7.50", "0.5", ".5", "007", "-0", "-3", "5-3", "= -3", "$-3", "-$3.00",
-                "(−2)",
-            ],
+            &["7", "7.", "7.50", "0.5", ".5", "007", "-0", "-3", "5-3", "= -3", "$-3", "-$3.00", "(−2)"],
             expect![[r#"
                 7 -> 7
                 7. -> 7
@@ -133,16 +118,7 @@ mod tests {
                 (−2) -> -2"#]],
         );
         check(
-            &[
-                "1,234,567.80",
-                "1, 2",
-                "1,23",
-                "12,3456",
-                "1234,567",
-                "3/4",
-                "v1.2.3",
-                "none",
-            ],
+            &["1,234,567.80", "1, 2", "1,23", "12,3456", "1234,567", "3/4", "v1.2.3", "none"],
             expect![[r#"
                 1,234,567.80 -> 1234567.8
                 1, 2 -> 2

@@ -28,6 +28,12 @@ pub(super) fn read_header(handle: &File, file: &Path, n_file_bytes: u64) -> Resu
     }
     let mut length = [0; 8];
     handle.read_exact_at(&mut length, 0).map_err(read)?;
+    if length.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        let start = String::from_utf8_lossy(&length).trim_end().to_owned();
+        return Err(wrong(format!(
+            "is a text that begins with `{start}`; weights are needed (a pointer of Git LFS is fetched with `git lfs pull`)"
+        )));
+    }
     let n_header_bytes = u64::from_le_bytes(length);
     if n_header_bytes > LARGEST_HEADER_BYTES.min(n_file_bytes - 8) {
         let rest = n_file_bytes - 8;

@@ -1,8 +1,8 @@
 //! A model folder that the Python libraries load: safetensors, one file or shards with an index, and the files around
 //! them.
 //!
-//! Owns the bytes that are written. Knows nothing of models, and nothing of atomic publication: the caller hands in a
-//! private folder and seals it afterwards.
+//! Owns the bytes that are written. Knows nothing of what a model computes, and nothing of atomic publication: the caller
+//! hands in a private folder and seals it afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -13,6 +13,8 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, Dtype};
+use crate::params::Parameters;
+use crate::weights::published_values;
 
 /// Shards hold at most this many bytes of tensors, as the Python library's do.
 const SHARD_BYTES: u64 = 5_000_000_000;
@@ -124,6 +126,17 @@ impl CheckpointWriter {
         part.tensors.push((owned, shape.to_vec(), n_bytes));
         part.n_bytes += n_bytes;
         Ok(())
+    }
+
+    /// Adds every tensor of a model; stops at the first that fails.
+    pub fn parameters(&mut self, model: &mut impl Parameters, dtype: Dtype) -> Result<(), WriteError> {
+        let mut written = Ok(());
+        model.walk(&mut |name, param| {
+            if written.is_ok() {
+                written = self.tensor(name, &param.published_shape(), &published_values(&param), dtype);
+            }
+        });
+        written
     }
 
     /// Names the shards, writes the index where there are several, and the files around the weights.

@@ -95,7 +95,7 @@ impl Fields {
 
     pub(super) fn count(&mut self, field: &str) -> usize {
         match self.take(field) {
-            Some(value) => self.to_count(field, &value, LARGEST_COUNT),
+            Some(value) => self.as_count(field, &value, LARGEST_COUNT),
             None => {
                 self.fault(field, "is missing; a positive whole number is needed".into());
                 1
@@ -105,7 +105,7 @@ impl Fields {
 
     pub(super) fn count_or(&mut self, field: &str, default: usize) -> usize {
         match self.take(field) {
-            Some(value) => self.to_count(field, &value, LARGEST_COUNT),
+            Some(value) => self.as_count(field, &value, LARGEST_COUNT),
             None => default,
         }
     }
@@ -121,7 +121,7 @@ impl Fields {
 
     pub(super) fn number_or(&mut self, field: &str, default: f64) -> f64 {
         match self.take(field) {
-            Some(value) => self.to_number(field, &value),
+            Some(value) => self.as_number(field, &value),
             None => default,
         }
     }
@@ -132,7 +132,7 @@ impl Fields {
             return Some(default);
         }
         let value = self.take(field)?;
-        Some(self.to_number(field, &value))
+        Some(self.as_number(field, &value))
     }
 
     pub(super) fn flag_or(&mut self, field: &str, default: bool) -> bool {
@@ -201,7 +201,7 @@ impl Fields {
 
     pub(super) fn token_id(&mut self, field: &str, vocab_size: usize) -> Option<u32> {
         let value = self.take(field)?;
-        self.to_token_id(field, &value, vocab_size)
+        self.as_token_id(field, &value, vocab_size)
     }
 
     /// One id or a list of ids.
@@ -209,9 +209,9 @@ impl Fields {
         match self.take(field) {
             None => Vec::new(),
             Some(Value::Array(values)) => {
-                values.iter().filter_map(|value| self.to_token_id(field, value, vocab_size)).collect()
+                values.iter().filter_map(|value| self.as_token_id(field, value, vocab_size)).collect()
             }
-            Some(value) => self.to_token_id(field, &value, vocab_size).into_iter().collect(),
+            Some(value) => self.as_token_id(field, &value, vocab_size).into_iter().collect(),
         }
     }
 
@@ -229,7 +229,7 @@ impl Fields {
         })
     }
 
-    fn to_count(&mut self, field: &str, value: &Value, largest: usize) -> usize {
+    fn as_count(&mut self, field: &str, value: &Value, largest: usize) -> usize {
         match value.as_u64() {
             Some(n) if n >= 1 && n <= largest as u64 => n as usize,
             _ => {
@@ -239,7 +239,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn to_number(&mut self, field: &str, value: &Value) -> f64 {
+    pub(super) fn as_number(&mut self, field: &str, value: &Value) -> f64 {
         match value.as_f64() {
             Some(x) if x > 0.0 && x.is_finite() => x,
             _ => {
@@ -249,7 +249,7 @@ impl Fields {
         }
     }
 
-    fn to_token_id(&mut self, field: &str, value: &Value, vocab_size: usize) -> Option<u32> {
+    fn as_token_id(&mut self, field: &str, value: &Value, vocab_size: usize) -> Option<u32> {
         match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
             Some(id) if (id as usize) < vocab_size => Some(id),
             _ => {

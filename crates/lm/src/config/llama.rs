@@ -159,7 +159,7 @@ pub(super) fn read_rope(fields: &mut Fields, default_theta: f64) -> (f64, Option
         return (theta, None);
     };
     if let Some(value) = map.shift_remove("rope_theta") {
-        theta = fields.to_number(&format!("{field}.rope_theta"), &value);
+        theta = fields.as_number(&format!("{field}.rope_theta"), &value);
     }
     let rope_type = map.shift_remove("rope_type").or(map.shift_remove("type"));
     map.shift_remove("type");
@@ -184,7 +184,7 @@ pub(super) fn read_rope(fields: &mut Fields, default_theta: f64) -> (f64, Option
 fn read_llama3(fields: &mut Fields, field: &str, map: &mut Map<String, Value>) -> RopeScaling {
     let mut number = |name: &str| {
         let value = map.shift_remove(name).unwrap_or_default();
-        fields.to_number(&format!("{field}.{name}"), &value)
+        fields.as_number(&format!("{field}.{name}"), &value)
     };
     let scaling = RopeScaling {
         factor: number("factor"),

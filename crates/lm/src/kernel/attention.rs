@@ -119,7 +119,12 @@ pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Range<usize>], spec:
     let pairs = pairs(segments, spec.n_kv_heads);
     let blocks: Vec<Vec<f32>> = pairs
         .par_iter()
-        .map(|(segment, g)| vectorized(#[inline(always)] || forward_pair(q, k, v, segment.clone(), *g, spec)))
+        .map(|(segment, g)| {
+            vectorized(
+                #[inline(always)]
+                || forward_pair(q, k, v, segment.clone(), *g, spec),
+            )
+        })
         .collect();
     let mut out = vec![0.0; q.len()];
     for ((segment, g), block) in pairs.iter().zip(&blocks) {
@@ -187,7 +192,12 @@ pub fn backward(
     let pairs = pairs(segments, n_kv);
     let blocks: Vec<PairGradients> = pairs
         .par_iter()
-        .map(|(segment, g)| vectorized(#[inline(always)] || backward_pair(q, k, v, grad, segment.clone(), *g, spec)))
+        .map(|(segment, g)| {
+            vectorized(
+                #[inline(always)]
+                || backward_pair(q, k, v, grad, segment.clone(), *g, spec),
+            )
+        })
         .collect();
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     for ((segment, g), block) in pairs.iter().zip(&blocks) {
@@ -232,11 +242,7 @@ fn backward_pair(
             values_dt[c * t + j] = value[c];
         }
     }
-    let mut out = PairGradients {
-        queries: vec![0.0; group * t * d],
-        keys: vec![0.0; t * d],
-        values: vec![0.0; t * d],
-    };
+    let mut out = PairGradients { queries: vec![0.0; group * t * d], keys: vec![0.0; t * d], values: vec![0.0; t * d] };
     let mut query = vec![0.0; d];
     let mut turned = vec![0.0; d];
     let (mut capped, mut probabilities, mut dp) = (vec![0.0; t], vec![0.0; t], vec![0.0; t]);
@@ -317,6 +323,7 @@ pub fn copy_slot(keys: &mut [f32], values: &mut [f32], layout: CacheLayout, copy
 /// Attention of new tokens over their slot's cache, which takes in their keys and values first.
 ///
 /// Keys are stored turned to their positions, so that a step turns only what is new.
+#[expect(clippy::too_many_arguments, reason = "five tensors, and what says how to read them")]
 pub fn cached(
     q: &[f32],
     k: &[f32],
@@ -357,7 +364,10 @@ pub fn cached(
     }
     let n_scores: usize = segments.iter().map(|s| s.rows.len() * (s.n_past + s.rows.len())).sum();
     let step = |(segment, out): (&CachedSegment, &mut [f32])| {
-        vectorized(#[inline(always)] || cached_segment(q, keys, values, capacity, segment, spec, out));
+        vectorized(
+            #[inline(always)]
+            || cached_segment(q, keys, values, capacity, segment, spec, out),
+        );
     };
     // Waking the other threads costs about as much as this many scores.
     if n_scores * row_width < 200_000 {

@@ -98,12 +98,7 @@ impl Kernels for Flex {
         wrap(glu::forward(elements(&gate), elements(&up), activation), gate.shape())
     }
 
-    fn glu_backward(
-        gate: CpuTensor,
-        up: CpuTensor,
-        grad: CpuTensor,
-        activation: Activation,
-    ) -> (CpuTensor, CpuTensor) {
+    fn glu_backward(gate: CpuTensor, up: CpuTensor, grad: CpuTensor, activation: Activation) -> (CpuTensor, CpuTensor) {
         let (gate, up, grad) = (contiguous(gate), contiguous(up), contiguous(grad));
         let (dgate, dup) = glu::backward(elements(&gate), elements(&up), elements(&grad), activation);
         (wrap(dgate, gate.shape()), wrap(dup, up.shape()))
@@ -185,7 +180,12 @@ impl PlainKernels for Flex {
     fn next_logits(hidden: CpuTensor, head: CpuTensor, softcap: Option<f32>) -> CpuTensor {
         let mut logits = Flex::float_matmul(hidden, head);
         if let Some(cap) = softcap {
-            let block = |block: &mut [f32]| vectorized(#[inline(always)] || math::softcap(block, cap));
+            let block = |block: &mut [f32]| {
+                vectorized(
+                    #[inline(always)]
+                    || math::softcap(block, cap),
+                )
+            };
             logits.storage_mut::<f32>().par_chunks_mut(16_384).for_each(block);
         }
         logits
@@ -226,14 +226,17 @@ fn adamw_step(weight: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &
         .zip(second.par_chunks_mut(BLOCK))
         .zip(grad.par_chunks(BLOCK))
         .for_each(|(((weight, first), second), grad)| {
-            vectorized(#[inline(always)] || {
-                for i in 0..weight.len() {
-                    let g = grad[i] * grad_scale;
-                    first[i] = beta1.mul_add(first[i], (1.0 - beta1) * g);
-                    second[i] = beta2.mul_add(second[i], (1.0 - beta2) * g * g);
-                    let denominator = second[i].sqrt().mul_add(root_correction, epsilon);
-                    weight[i] = keep.mul_add(weight[i], -step_size * first[i] / denominator);
-                }
-            });
+            vectorized(
+                #[inline(always)]
+                || {
+                    for i in 0..weight.len() {
+                        let g = grad[i] * grad_scale;
+                        first[i] = beta1.mul_add(first[i], (1.0 - beta1) * g);
+                        second[i] = beta2.mul_add(second[i], (1.0 - beta2) * g * g);
+                        let denominator = second[i].sqrt().mul_add(root_correction, epsilon);
+                        weight[i] = keep.mul_add(weight[i], -step_size * first[i] / denominator);
+                    }
+                },
+            );
         });
 }

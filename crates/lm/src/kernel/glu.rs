@@ -45,10 +45,13 @@ fn forward_block(out: &mut [f32], gate: &[f32], up: &[f32], act: impl Fn(f32) ->
 pub fn forward(gate: &[f32], up: &[f32], activation: Activation) -> Vec<f32> {
     let mut out = vec![0.0; gate.len()];
     out.par_chunks_mut(BLOCK).zip(gate.par_chunks(BLOCK)).zip(up.par_chunks(BLOCK)).for_each(|((out, gate), up)| {
-        vectorized(#[inline(always)] || match activation {
-            Activation::GeluTanh => forward_block(out, gate, up, gelu),
-            Activation::Silu => forward_block(out, gate, up, silu),
-        });
+        vectorized(
+            #[inline(always)]
+            || match activation {
+                Activation::GeluTanh => forward_block(out, gate, up, gelu),
+                Activation::Silu => forward_block(out, gate, up, silu),
+            },
+        );
     });
     out
 }
@@ -78,10 +81,13 @@ pub fn backward(gate: &[f32], up: &[f32], grad: &[f32], activation: Activation) 
         .zip(up.par_chunks(BLOCK))
         .zip(grad.par_chunks(BLOCK))
         .for_each(|((((dgate, dup), gate), up), grad)| {
-            vectorized(#[inline(always)] || match activation {
-                Activation::GeluTanh => backward_block((dgate, dup), gate, up, grad, gelu),
-                Activation::Silu => backward_block((dgate, dup), gate, up, grad, silu),
-            });
+            vectorized(
+                #[inline(always)]
+                || match activation {
+                    Activation::GeluTanh => backward_block((dgate, dup), gate, up, grad, gelu),
+                    Activation::Silu => backward_block((dgate, dup), gate, up, grad, silu),
+                },
+            );
         });
     (dgate, dup)
 }

@@ -19,14 +19,17 @@ pub fn logps(logits: &mut [f32], targets: &[u32], softcap: Option<f32>) -> Vec<f
         .par_chunks_exact_mut(w)
         .zip(targets)
         .map(|(row, target)| {
-            vectorized(#[inline(always)] || {
-                if let Some(cap) = softcap {
-                    math::softcap(row, cap);
-                }
-                let shift = math::max(row);
-                let picked = row[*target as usize];
-                picked - shift - math::exp_sum(row, shift).ln()
-            })
+            vectorized(
+                #[inline(always)]
+                || {
+                    if let Some(cap) = softcap {
+                        math::softcap(row, cap);
+                    }
+                    let shift = math::max(row);
+                    let picked = row[*target as usize];
+                    picked - shift - math::exp_sum(row, shift).ln()
+                },
+            )
         })
         .collect()
 }
@@ -35,7 +38,10 @@ pub fn logps(logits: &mut [f32], targets: &[u32], softcap: Option<f32>) -> Vec<f
 pub fn logits_gradient(logits: &mut [f32], targets: &[u32], grad: &[f32], softcap: Option<f32>) {
     let w = logits.len() / targets.len().max(1);
     logits.par_chunks_exact_mut(w).zip(targets).zip(grad).for_each(|((row, target), grad)| {
-        vectorized(#[inline(always)] || row_gradient(row, *target as usize, *grad, softcap));
+        vectorized(
+            #[inline(always)]
+            || row_gradient(row, *target as usize, *grad, softcap),
+        );
     });
 }
 

@@ -40,7 +40,7 @@ pub fn exp(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let z = x * x;
     let near = (-5.704_988_7e-3_f32)
-        .mul_add(z, 2.063_908_9e-2)
+        .mul_add(z, 2.063_909e-2)
         .mul_add(z, -5.373_971_6e-2)
         .mul_add(z, 1.333_144_2e-1)
         .mul_add(z, -3.333_328e-1);
@@ -78,8 +78,8 @@ pub fn accumulate_rows(y: &mut [f32], a: &[f32], rows: &[f32], stride: usize, fr
     for r in (0..n_blocked).step_by(4) {
         axpy4(y, [a[r], a[r + 1], a[r + 2], a[r + 3]], [row(r), row(r + 1), row(r + 2), row(r + 3)]);
     }
-    for r in n_blocked..a.len() {
-        axpy(y, a[r], row(r));
+    for (r, a) in a.iter().enumerate().skip(n_blocked) {
+        axpy(y, *a, row(r));
     }
 }
 
@@ -202,7 +202,10 @@ mod tests {
         let x: Vec<f32> = (0..37).map(|i| (i as f32 * 0.7).sin()).collect();
         let rows: Vec<f32> = (0..37 * 7).map(|i| (i as f32 * 0.3).cos()).collect();
         let mut y = vec![0.5; 5];
-        vectorized(#[inline(always)] || accumulate_rows(&mut y, &x, &rows, 7, 1));
+        vectorized(
+            #[inline(always)]
+            || accumulate_rows(&mut y, &x, &rows, 7, 1),
+        );
         for (i, y) in y.iter().enumerate() {
             let want = 0.5 + (0..37).map(|r| x[r] * rows[r * 7 + 1 + i]).sum::<f32>();
             assert!((y - want).abs() < 1e-5, "{y} {want}");

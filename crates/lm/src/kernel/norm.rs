@@ -30,14 +30,17 @@ pub fn forward(x: &[f32], weight: &[f32], spec: RmsNormSpec) -> Vec<f32> {
     let d = weight.len();
     let mut out = vec![0.0; x.len()];
     let block = |(out, x): (&mut [f32], &[f32])| {
-        vectorized(#[inline(always)] || {
-            for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                let r = inverse_rms(x, spec.epsilon);
-                for i in 0..d {
-                    out[i] = x[i] * r * (spec.offset + weight[i]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                    let r = inverse_rms(x, spec.epsilon);
+                    for i in 0..d {
+                        out[i] = x[i] * r * (spec.offset + weight[i]);
+                    }
                 }
-            }
-        });
+            },
+        );
     };
     if x.len() < 32_768 {
         block((&mut out, x));
@@ -55,7 +58,12 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], spec: RmsNormSpec) -> (
         .par_chunks_mut(BLOCK * d)
         .zip(x.par_chunks(BLOCK * d))
         .zip(grad.par_chunks(BLOCK * d))
-        .map(|((dx, x), grad)| vectorized(#[inline(always)] || backward_block(dx, x, weight, grad, spec)))
+        .map(|((dx, x), grad)| {
+            vectorized(
+                #[inline(always)]
+                || backward_block(dx, x, weight, grad, spec),
+            )
+        })
         .collect();
     let mut dw = vec![0.0; d];
     for partial in &partial {

@@ -131,8 +131,18 @@ fn settings_and_logits_out_of_range() {
     let mut message = |logits: &[f32]| sampling.filter(logits, &mut scratch).unwrap_err().to_string();
     assert_eq!(message(&[0.0, f32::NAN]), "logit 1 is NaN; every logit must be finite or minus infinity");
     assert_eq!(message(&[f32::NEG_INFINITY; 2]), "all 2 logits are minus infinity; one finite logit is needed");
-    // A tiny temperature drives finite logits out of range, and the largest still wins.
-    let cold = Sampling::new(1e-38, None, None, None).unwrap();
-    let kept = cold.filter(&[-3.0, -2.0, -300.0], &mut scratch).unwrap();
-    assert_eq!(kept[0].id, 0);
+}
+
+#[test]
+fn a_tiny_temperature_takes_the_largest_logit() {
+    let mut scratch = Scratch::default();
+    let logits = [[-3.0, -2.0, -300.0], [3.0, 4.0, -300.0], [3.0, f32::MAX, f32::NEG_INFINITY], [-1.0, 0.0, -1e-30]];
+    for temperature in [1e-30, 1e-38, 1e-44] {
+        let cold = Sampling::new(temperature, None, Some(0.95), None).unwrap();
+        for logits in logits {
+            let kept = cold.filter(&logits, &mut scratch).unwrap();
+            let drawn: Vec<u32> = kept.iter().filter(|kept| kept.probability > 0.0).map(|kept| kept.id).collect();
+            assert_eq!(drawn, if temperature < 1e-30 || logits[2] < -1.0 { vec![1] } else { vec![1, 2] });
+        }
+    }
 }

@@ -26,9 +26,9 @@ fn check_texts(name: &str) {
         assert_eq!(found, ids(&row["ids"]), "{text:?}");
         let tokens: Vec<_> = found.iter().map(|id| tokenizer.id_to_token(*id).unwrap()).collect();
         assert_eq!(serde_json::to_value(tokens).unwrap(), row["tokens"], "{text:?}");
-        assert_eq!(tokenizer.encode_with_bos(text).unwrap(), ids(&row["ids_with_special"]), "{text:?}");
         assert_eq!(tokenizer.decode(&found, false).unwrap(), row["decoded"].as_str().unwrap(), "{text:?}");
         let special = ids(&row["ids_with_special"]);
+        assert_eq!([vec![tokenizer.bos_id().unwrap()], found].concat(), special, "{text:?}");
         assert_eq!(tokenizer.decode(&special, true).unwrap(), row["decoded_skip_special"].as_str().unwrap());
     }
 }
@@ -44,13 +44,28 @@ fn llama3_texts() {
 }
 
 #[test]
+fn begin_tokens_are_counted_not_added() {
+    let tokenizer = Tokenizer::load(&fixture("llama3")).unwrap();
+    let bos = "<|begin_of_text|>";
+    for written in 0..3 {
+        for asked in 0..3 {
+            let ids = tokenizer.encode_begun(&(bos.repeat(written) + "hi"), asked).unwrap();
+            assert_eq!(ids, [vec![505; asked], tokenizer.encode("hi").unwrap()].concat(), "{asked} of {written}");
+        }
+    }
+    // One inside the text is the text's own.
+    let inside = format!("hi{bos}hi");
+    assert_eq!(tokenizer.encode_begun(&inside, 1).unwrap()[1..], tokenizer.encode(&inside).unwrap());
+}
+
+#[test]
 fn special_ids() {
     let of = |name| {
         let t = Tokenizer::load(&fixture(name)).unwrap();
-        (t.bos_id(), t.eos_id(), t.pad_id(), t.unk_id(), t.n_ids())
+        (t.bos_id(), t.eos_id(), t.n_ids())
     };
-    assert_eq!(of("gemma"), (Some(2), Some(1), Some(0), Some(3), 512));
-    assert_eq!(of("llama3"), (Some(505), Some(510), Some(511), None, 512));
+    assert_eq!(of("gemma"), (Some(2), Some(1), 512));
+    assert_eq!(of("llama3"), (Some(505), Some(510), 512));
 }
 
 /// The message of loading a copy of the gemma tokenizer in which `file` has been replaced or, without text, removed.

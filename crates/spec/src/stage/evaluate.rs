@@ -4,7 +4,7 @@
 use crate::choice::choice;
 use crate::leaf::{LeafSink, emit};
 use crate::names::{Product, TableKind};
-use crate::number::{Count, Level, PositiveFraction, Seed, Temperature};
+use crate::number::{Count, Level, PositiveFraction, Samples, Seed, Temperature};
 use crate::reader::{Fields, Read, Reader};
 use crate::span::Located;
 use crate::stage::sample::{Selection, SplitName};
@@ -37,7 +37,7 @@ pub struct Evaluate {
 /// How both sides answer: drawn `n` times (`sampled`), and once without chance (`greedy`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
-    pub n: Located<Count>,
+    pub n: Located<Samples>,
     pub temperature: Located<Temperature>,
     pub top_p: Located<PositiveFraction>,
     pub greedy: Located<bool>,
@@ -103,7 +103,7 @@ impl Answers {
 
     fn read_fields(fields: &mut Fields<'_, '_>) -> Self {
         Answers {
-            n: fields.or("n", Count::preset(1)),
+            n: fields.or("n", Samples::preset(1)),
             temperature: fields.or("temperature", Temperature::preset(0.8)),
             top_p: fields.or("top_p", PositiveFraction::preset(0.95)),
             greedy: fields.or("greedy", true),

@@ -4,7 +4,7 @@
 use crate::choice::choice;
 use crate::leaf::{LeafSink, emit};
 use crate::names::{Product, TableKind};
-use crate::number::{Count, PositiveFraction, ProperFraction, Seed, Temperature};
+use crate::number::{Count, PositiveFraction, ProperFraction, Samples, Seed, Temperature};
 use crate::reader::{Fields, Read, Reader};
 use crate::span::Located;
 use crate::stage::{Input, ModelRef, TableRef};
@@ -21,7 +21,7 @@ pub struct Sample {
     pub model: Located<ModelRef>,
     pub selection: Selection,
     /// Answers per prompt.
-    pub n: Located<Count>,
+    pub n: Located<Samples>,
     pub decoding: Decoding,
     /// Sequences decoded together. Not in the key: it is a matter of speed.
     pub max_batch: Located<Count>,
@@ -123,8 +123,11 @@ impl Read for Sample {
         let prompts = fields.table("prompts", TableKind::Prompts);
         let model = fields.model("model");
         let selection = Selection::read_fields(&mut fields, SplitName::Train);
-        let n = fields.or("n", Count::preset(1));
+        let n = fields.or("n", Samples::preset(1));
         let decoding = Decoding::read_fields(&mut fields);
+        if let Some(place) = n.place.filter(|_| n.get() > 1 && decoding.temperature.get() == 0.0) {
+            fields.contradiction("n", place, "1 at temperature 0, where all answers to a prompt are the same");
+        }
         let max_batch = fields.or("max_batch", Count::preset(64));
         fields.finish();
         Some(Sample { prompts: prompts?, model: model?, selection, n, decoding, max_batch })

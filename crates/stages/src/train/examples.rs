@@ -1,22 +1,19 @@
 //! From the texts of pairs and rows to the token sequences that are trained on.
 
-use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
-use sluice_lm::template::{ChatTemplate, Message};
-use sluice_lm::tokenizer::TokenizerError;
+use sluice_lm::checkpoint::Checkpoint;
+use sluice_lm::template::Message;
 use sluice_spec::stage::train::Tokens;
 use sluice_table::{Prompts, Split};
-use sluice_train::batch::{Encoder, Limits, PairText, ResponseHeader, Sequence, TokenPair, Turn, split_turn};
+use sluice_train::batch::{Formatter, Sequence, TokenPair};
 
 use super::TrainStageError;
 use super::recipe::{limits, response_header};
 
 /// Renders and tokenises examples with the files of one checkpoint.
 pub struct ExampleEncoder<'a> {
-    template: &'a ChatTemplate,
-    checkpoint: &'a Checkpoint,
-    eos: u32,
-    limits: Limits,
-    header: ResponseHeader,
+    formatter: Formatter<'a>,
+    /// Positions of the model.
+    max_positions: usize,
 }
 
 /// A prompt with a demonstrated answer.
@@ -34,15 +31,10 @@ pub struct TrainRow<'a> {
 
 impl<'a> ExampleEncoder<'a> {
     pub fn new(tokens: &Tokens, checkpoint: &'a Checkpoint) -> Result<Self, TrainStageError> {
-        let template = checkpoint.template().map_err(|source| encoding("the chat template", source))?;
-        let eos = checkpoint.tokenizer.eos_id().or(checkpoint.config.eos_token_ids.first().copied());
-        Ok(Self {
-            template,
-            checkpoint,
-            eos: eos.ok_or(TrainStageError::NoEos)?,
-            limits: limits(tokens).map_err(|source| TrainStageError::Limits { source })?,
-            header: response_header(tokens),
-        })
+        let limits = limits(tokens).map_err(|source| TrainStageError::Limits { source })?;
+        let formatter = Formatter::new(checkpoint, response_header(tokens), limits);
+        let formatter = formatter.map_err(|source| TrainStageError::Format { what: "examples".to_owned(), source })?;
+        Ok(Self { formatter, max_positions: checkpoint.config.model.max_position_embeddings() })
     }
 
     /// Both answers to a prompt.
@@ -54,22 +46,17 @@ impl<'a> ExampleEncoder<'a> {
         rejected: &str,
     ) -> Result<TokenPair, TrainStageError> {
         let name = || format!("the pair of prompt {prompt_id}");
-        let chosen = self.turn(prompt, chosen).map_err(|source| TrainStageError::Turn { row: name(), source })?;
-        let rejected = self.turn(prompt, rejected).map_err(|source| TrainStageError::Turn { row: name(), source })?;
-        let text = PairText { prompt: &chosen.prompt, chosen: &chosen.response, rejected: &rejected.response };
-        let pair = self.with_encoder(|encoder| encoder.pair(&text));
-        let pair = pair.map_err(|source| encoding(&name(), source.into()))?;
+        let pair = self.formatter.pair(&[Message::user(prompt)], chosen, rejected);
+        let pair = pair.map_err(|source| TrainStageError::Format { what: name(), source })?;
         self.expect_room(name, pair.chosen.n_tokens().max(pair.rejected.n_tokens()))?;
         Ok(pair)
     }
 
     /// A prompt and its demonstrated answer; `name` is what the row is called in messages.
     pub fn row(&self, name: String, prompt: &str, response: &str) -> Result<Sequence, TrainStageError> {
-        match self.turn(prompt, response) {
-            Err(source) => Err(TrainStageError::Turn { row: name, source }),
-            Ok(Turn { prompt, response }) => {
-                let sequence = self.with_encoder(|encoder| encoder.row(&prompt, &response));
-                let sequence = sequence.map_err(|source| encoding(&name, source.into()))?;
+        match self.formatter.row(&[Message::user(prompt)], response) {
+            Err(source) => Err(TrainStageError::Format { what: name, source }),
+            Ok(sequence) => {
                 self.expect_room(|| name, sequence.n_tokens())?;
                 Ok(sequence)
             }
@@ -78,28 +65,11 @@ impl<'a> ExampleEncoder<'a> {
 
     /// `max_length` may be more than the model has positions; a sequence may not.
     fn expect_room(&self, name: impl FnOnce() -> String, n_tokens: usize) -> Result<(), TrainStageError> {
-        let max = self.checkpoint.config.model.max_position_embeddings();
+        let max = self.max_positions;
         if n_tokens <= max {
             return Ok(());
         }
         Err(TrainStageError::TooLong { row: name(), n_tokens, max, what: "positions of the model" })
-    }
-
-    fn turn(&self, prompt: &str, response: &str) -> Result<Turn, sluice_train::batch::TurnError> {
-        split_turn(self.template, &[Message::user(prompt)], response, self.header)
-    }
-
-    fn with_encoder<T>(
-        &self,
-        encode: impl FnOnce(&Encoder<'_>) -> Result<T, TokenizerError>,
-    ) -> Result<T, TokenizerError> {
-        let tokenizer = &self.checkpoint.tokenizer;
-        encode(&Encoder {
-            encode: &|text| tokenizer.encode(text),
-            bos: tokenizer.bos_id(),
-            eos: self.eos,
-            limits: self.limits,
-        })
     }
 }
 
@@ -130,8 +100,4 @@ pub fn train_rows(tables: &[Prompts]) -> Result<Vec<TrainRow<'_>>, TrainStageErr
         return Err(TrainStageError::NoTrainRows { n_rows: tables.iter().map(Prompts::len).sum() });
     }
     Ok(rows)
-}
-
-pub fn encoding(row: &str, source: CheckpointError) -> TrainStageError {
-    TrainStageError::Encode { row: row.to_owned(), source }
 }

@@ -8,9 +8,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float32Type};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::{Config, Head, LlamaConfig, ModelConfig};
-use sluice_lm::llama::Llama;
+use sluice_lm::model::armorm_from;
 use sluice_lm::reward::ArmoRm;
-use sluice_lm::weights::{Loader, WeightSource};
+use sluice_lm::weights::WeightSource;
 use sluice_spec::stage::sample::Bos;
 use sluice_spec::stage::train::objective::Reward;
 use sluice_spec::stage::train::{Examples, Train};
@@ -19,12 +19,12 @@ use sluice_train::batch::Sequence;
 use sluice_train::task::{RewardRow, RewardTask, RewardWeights};
 
 use super::TrainStageError;
-use super::examples::{TrainRow, encoding, train_rows};
+use super::examples::{TrainRow, train_rows};
 use super::fit::{Fitted, Run};
+use super::grown::Grown;
 use super::policy::described;
 use super::start::{Start, loading};
 use crate::chat::{conversation_ids, prompt_ids};
-use crate::model::{Grown, armorm_config, gating_pattern};
 use crate::prompts::views;
 use crate::{StageContext, StageError};
 
@@ -69,10 +69,6 @@ fn model(objectives: &[String], n_fresh: usize, start: &Start) -> Result<(Config
     let checkpoint = &start.checkpoint;
     let ModelConfig::Llama(body) = &checkpoint.config.model else { return Err(unfit(checkpoint).into()) };
     let config = grown(objectives, n_fresh, body, checkpoint)?;
-    let pattern = gating_pattern(checkpoint).map_err(loading)?;
-    let (ModelConfig::Llama(grown_body), Some(head)) = (&config.model, armorm_config(&config, pattern)) else {
-        return Err(unfit(checkpoint).into());
-    };
     let mut fresh = start.fresh_weights();
     let mut over_stored;
     let source: &mut dyn WeightSource = if start.is_fresh {
@@ -81,9 +77,7 @@ fn model(objectives: &[String], n_fresh: usize, start: &Start) -> Result<(Config
         over_stored = Grown::new(checkpoint, body.n_layers, n_fresh, fresh);
         &mut over_stored
     };
-    let mut loader = Loader::new(source, &start.device);
-    let body = Llama::load_body(grown_body, &mut loader).map_err(loading)?;
-    let model = ArmoRm::load(body, head, &mut loader).map_err(loading)?;
+    let model = armorm_from(&config, checkpoint, source, &start.device).map_err(loading)?;
     Ok((config, model))
 }
 
@@ -147,7 +141,7 @@ fn rows(
 /// A whole conversation as the reward model will score it, parted after the header of the answer. It is never cut: the
 /// score is read at its last token.
 fn sequence(checkpoint: &Checkpoint, row: &TrainRow<'_>, response: &str) -> Result<Sequence, TrainStageError> {
-    let failed = |source| encoding(&row.name(), source);
+    let failed = |source| TrainStageError::Encode { row: row.name(), source };
     let prompt = prompt_ids(checkpoint, row.prompt, Bos::Single).map_err(failed)?;
     let whole = conversation_ids(checkpoint, row.prompt, response).map_err(failed)?;
     // Where the header does not reappear as it was, tokens have merged across it; the border stays at its length.

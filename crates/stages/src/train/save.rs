@@ -3,7 +3,6 @@
 use sluice_lm::checkpoint::{Checkpoint, CheckpointWriter, Companions};
 use sluice_lm::config::{Config, Dtype};
 use sluice_lm::params::Parameters;
-use sluice_lm::weights::published_values;
 use sluice_spec::Product;
 use sluice_store::{Artifact, ModelDigest, Output};
 
@@ -23,15 +22,9 @@ pub fn save(
     let seal_failed = |source| StageError::WriteOutput { table: name.to_owned(), source };
     let folder = context.attempt.folder(name).map_err(seal_failed)?;
     let mut writer = CheckpointWriter::new(folder.path());
-    let mut fault = None;
-    model.walk(&mut |name, param| {
-        if fault.is_none() {
-            fault = writer.tensor(name, &param.published_shape(), &published_values(&param), Dtype::F32).err();
-        }
-    });
     let card = card(config, lineage);
     let companions = Companions { config, dtype: Dtype::F32, source: &base.folder, card: &card };
-    let written = fault.map_or_else(|| writer.finish(companions), Err);
+    let written = writer.parameters(model, Dtype::F32).and_then(|()| writer.finish(companions));
     written.map_err(|source| TrainStageError::Write { source })?;
     let digest = Checkpoint::open(folder.path()).and_then(|checkpoint| checkpoint.digest());
     let digest = digest.map_err(|source| TrainStageError::Reread { source })?;

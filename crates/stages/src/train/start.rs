@@ -1,14 +1,15 @@
 //! What training starts from: a stored model, or a description of one whose weights are drawn.
 
 use burn::tensor::Device;
-use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::ModelConfig;
-use sluice_lm::weights::{FreshWeights, Loader};
+use sluice_lm::model::{CausalModel, LoadError, causal_from, load_causal};
+use sluice_lm::weights::FreshWeights;
 use sluice_spec::stage::ModelRef;
 use sluice_spec::stage::train::{self, Train};
 use sluice_store::ModelDigest;
 
-use crate::model::{Causal, Fresh, ModelError, device, expect_causal, load};
+use crate::model::{ModelError, device};
 use crate::{StageContext, StageError};
 
 /// Standard deviation of fresh matrices: `initializer_range` of the published configurations.
@@ -42,28 +43,26 @@ impl Start {
     }
 
     /// The starting model as a causal language model.
-    pub fn causal(&self) -> Result<Causal, StageError> {
-        expect_causal(&self.checkpoint, "model")?;
-        let config = &self.checkpoint.config.model;
+    pub fn causal(&self) -> Result<CausalModel, StageError> {
         let model = if self.is_fresh {
-            Causal::load(config, &mut Loader::new(&mut self.fresh_weights(), &self.device))
+            causal_from(&self.checkpoint, &mut self.fresh_weights(), &self.device)
         } else {
-            load(&self.checkpoint, &self.device, |loader| Causal::load(config, loader))
+            load_causal(&self.checkpoint, &self.device)
         };
         Ok(model.map_err(loading)?)
     }
 
     /// Weights drawn from the stage's seed.
-    pub fn fresh_weights(&self) -> Fresh {
+    pub fn fresh_weights(&self) -> FreshWeights {
         let neutral_norm = match self.checkpoint.config.model {
             ModelConfig::Gemma2(_) => 0.0,
             ModelConfig::Llama(_) => 1.0,
         };
-        Fresh(FreshWeights::new(self.seed, FRESH_STD, neutral_norm))
+        FreshWeights::new(self.seed, FRESH_STD, neutral_norm)
     }
 }
 
 /// The error of a starting model that cannot be read.
-pub fn loading(source: CheckpointError) -> ModelError {
-    ModelError::Load { role: "model".to_owned(), source }
+pub fn loading(source: impl Into<LoadError>) -> ModelError {
+    ModelError::Load { role: "model".to_owned(), source: source.into() }
 }

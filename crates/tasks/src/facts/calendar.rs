@@ -47,27 +47,9 @@ fn neighbours(ring: &[&str], asks: impl Fn(&str, bool) -> Vec<String>) -> Vec<Fa
     let back = ring.len() - 1;
     let mut facts = Vec::new();
     for (place, name) in ring.iter().enumerate() {
-        let near = || {
-            vec![
-                at(place, 1),
-                at(place, back),
-                at(place, 2),
-                at(place, back - 1),
-                at(place, 0),
-            ]
-        };
-        facts.push(Fact::new(
-            &asks(name, true),
-            at(place, 1),
-            format!("After {name} comes"),
-            near(),
-        ));
-        facts.push(Fact::new(
-            &asks(name, false),
-            at(place, back),
-            format!("Before {name} comes"),
-            near(),
-        ));
+        let near = || vec![at(place, 1), at(place, back), at(place, 2), at(place, back - 1), at(place, 0)];
+        facts.push(Fact::new(&asks(name, true), at(place, 1), format!("After {name} comes"), near()));
+        facts.push(Fact::new(&asks(name, false), at(place, back), format!("Before {name} comes"), near()));
     }
     facts
 }

@@ -13,12 +13,7 @@ pub(super) fn capital() -> Vec<Fact> {
             format!("Which city is the capital of {country}?"),
             format!("Tell me the capital of {country}."),
         ];
-        let near = vec![
-            at(place, 1),
-            at(place, 2),
-            at(place, CAPITALS.len() - 1),
-            at(place, CAPITALS.len() - 2),
-        ];
+        let near = vec![at(place, 1), at(place, 2), at(place, CAPITALS.len() - 1), at(place, CAPITALS.len() - 2)];
         Fact::new(&asks, city, format!("The capital of {country} is"), near)
     };
     CAPITALS.iter().enumerate().map(fact).collect()
@@ -36,12 +31,7 @@ pub(super) fn opposite() -> Vec<Fact> {
                 format!("Give a word with the opposite meaning of {word}."),
             ];
             let near = [word, next.0, next.1].map(str::to_owned).to_vec();
-            facts.push(Fact::new(
-                &asks,
-                answer,
-                format!("The opposite of {word} is"),
-                near,
-            ));
+            facts.push(Fact::new(&asks, answer, format!("The opposite of {word} is"), near));
         }
     }
     facts
@@ -59,12 +49,7 @@ pub(super) fn plural() -> Vec<Fact> {
         if let Some(stem) = noun.strip_suffix('y') {
             near.push(format!("{stem}ies"));
         }
-        Fact::new(
-            &asks,
-            words::plural(noun),
-            format!("The plural of {noun} is"),
-            near,
-        )
+        Fact::new(&asks, words::plural(noun), format!("The plural of {noun} is"), near)
     };
     nouns().into_iter().map(fact).collect()
 }
@@ -79,12 +64,7 @@ pub(super) fn past_tense() -> Vec<Fact> {
         ];
         let stem = verb.strip_suffix('e').unwrap_or(verb);
         let other = VERBS[(place + 1) % VERBS.len()].1;
-        let near = vec![
-            verb.to_owned(),
-            format!("{stem}ed"),
-            format!("{stem}ing"),
-            other.to_owned(),
-        ];
+        let near = vec![verb.to_owned(), format!("{stem}ed"), format!("{stem}ing"), other.to_owned()];
         Fact::new(&asks, past, "Yesterday I", near)
     };
     VERBS.iter().enumerate().map(fact).collect()

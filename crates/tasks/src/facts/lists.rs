@@ -21,12 +21,7 @@ pub(super) fn count_items(seed: u64) -> Vec<Fact> {
             format!("Count the words: {list}."),
             format!("How many things are named here: {list}?"),
         ];
-        Fact::new(
-            &asks,
-            n,
-            "The number of items is",
-            near_numbers(n as i64, &[-1, 1, -2, 2]),
-        )
+        Fact::new(&asks, n, "The number of items is", near_numbers(n as i64, &[-1, 1, -2, 2]))
     };
     (0..N_LISTS).map(fact).collect()
 }

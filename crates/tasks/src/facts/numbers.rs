@@ -4,12 +4,7 @@ use super::Fact;
 
 /// Wrong numbers near the right one; none is negative.
 pub(super) fn near_numbers(right: i64, offsets: &[i64]) -> Vec<String> {
-    offsets
-        .iter()
-        .map(|offset| right + offset)
-        .filter(|n| *n >= 0)
-        .map(|n| n.to_string())
-        .collect()
+    offsets.iter().map(|offset| right + offset).filter(|n| *n >= 0).map(|n| n.to_string()).collect()
 }
 
 pub(super) fn add() -> Vec<Fact> {
@@ -55,9 +50,7 @@ fn spend(a: i64, b: i64) -> String {
 }
 
 pub(super) fn next_in_sequence() -> Vec<Fact> {
-    let shapes = [1, 2, 5, 10]
-        .into_iter()
-        .flat_map(|step| (1..=20).map(move |start| (start, step)));
+    let shapes = [1, 2, 5, 10].into_iter().flat_map(|step| (1..=20).map(move |start| (start, step)));
     shapes
         .map(|(start, step): (i64, i64)| {
             let shown = format!("{start}, {}, {}", start + step, start + 2 * step);

@@ -39,12 +39,7 @@ pub(super) fn word_length() -> Vec<Fact> {
             format!("How many letters does {word} have?"),
         ];
         let near = near_numbers(word.len() as i64, &[-1, 1, -2, 2]);
-        Fact::new(
-            &asks,
-            word.len(),
-            format!("The number of letters in {word} is"),
-            near,
-        )
+        Fact::new(&asks, word.len(), format!("The number of letters in {word} is"), near)
     };
     nouns().into_iter().map(fact).collect()
 }
@@ -61,12 +56,7 @@ pub(super) fn count_letter() -> Vec<Fact> {
                 asked = letter;
             }
         }
-        let other = letters
-            .iter()
-            .rev()
-            .find(|c| **c != asked)
-            .copied()
-            .unwrap_or(asked);
+        let other = letters.iter().rev().find(|c| **c != asked).copied().unwrap_or(asked);
         for letter in [asked, other] {
             let asks = [
                 format!("How many times does the letter {letter} appear in {word}?"),
@@ -75,12 +65,7 @@ pub(super) fn count_letter() -> Vec<Fact> {
             ];
             let right = count(word, letter);
             let near = near_numbers(right as i64, &[-1, 1, 2]);
-            facts.push(Fact::new(
-                &asks,
-                right,
-                format!("The number of times {letter} appears in {word} is"),
-                near,
-            ));
+            facts.push(Fact::new(&asks, right, format!("The number of times {letter} appears in {word} is"), near));
         }
     }
     facts
@@ -90,11 +75,8 @@ pub(super) fn letter_at() -> Vec<Fact> {
     let mut facts = Vec::new();
     for word in nouns() {
         let letters: Vec<char> = word.chars().collect();
-        let places = [
-            ("first", letters[0], "start"),
-            ("second", letters[1], ""),
-            ("last", letters[letters.len() - 1], "end"),
-        ];
+        let places =
+            [("first", letters[0], "start"), ("second", letters[1], ""), ("last", letters[letters.len() - 1], "end")];
         for (place, right, verb) in places {
             let third = match verb {
                 "" => format!("Which letter comes {place} in {word}?"),
@@ -106,12 +88,7 @@ pub(super) fn letter_at() -> Vec<Fact> {
                 third,
             ];
             let near = letters.iter().map(char::to_string).collect();
-            facts.push(Fact::new(
-                &asks,
-                right,
-                format!("The {place} letter of {word} is"),
-                near,
-            ));
+            facts.push(Fact::new(&asks, right, format!("The {place} letter of {word} is"), near));
         }
     }
     facts

@@ -187,15 +187,7 @@ pub const CAPITALS: [(&str, &str); 50] = [
 ];
 
 /// Days of the week, in order.
-pub const DAYS: [&str; 7] = [
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-];
+pub const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// Months of the year, in order.
 pub const MONTHS: [&str; 12] = [
@@ -224,14 +216,7 @@ mod tests {
         let opposites: HashSet<&str> = OPPOSITES.iter().flat_map(|&(a, b)| [a, b]).collect();
         assert_eq!(opposites.len(), 2 * OPPOSITES.len());
         for pairs in [&VERBS[..], &CAPITALS[..]] {
-            assert_eq!(
-                pairs
-                    .iter()
-                    .map(|(key, _)| key)
-                    .collect::<HashSet<_>>()
-                    .len(),
-                pairs.len()
-            );
+            assert_eq!(pairs.iter().map(|(key, _)| key).collect::<HashSet<_>>().len(), pairs.len());
         }
     }
 }

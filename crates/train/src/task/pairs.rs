@@ -137,7 +137,7 @@ impl<M: CausalLm> Task<M> for PairTask<'_> {
         let facts: Vec<PairFacts> = rows.iter().map(|&row| self.facts[row]).collect();
         let sums = sequence_logps(model, &sequences);
         let (chosen_sums_b, rejected_sums_b) =
-            (sums.clone().slice([0..rows.len()]), sums.slice([rows.len()..2 * rows.len()]));
+            (sums.clone().slice(0..rows.len()), sums.slice(rows.len()..2 * rows.len()));
         let stats = PairStats::new(chosen_sums_b, rejected_sums_b, &facts, totals.kl);
         Share { loss: self.objective.share(&stats, &totals.batch), tally: self.tally(&stats) }
     }

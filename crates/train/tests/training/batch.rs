@@ -65,10 +65,9 @@ fn rows() -> Vec<Row> {
 #[test]
 fn texts_and_ids_are_those_of_the_reference() {
     let (checkpoint, _) = fixture::gemma2_tiny();
-    let tokenizer = &checkpoint.tokenizer;
     let template = checkpoint.template().expect("the checkpoint has a chat template");
     let limits = Limits::new(64, 36, Truncation::Reference, PromptKeep::End).expect("room for a response");
-    let formatter = Formatter::new(tokenizer, template, ResponseHeader::Response, limits).expect("an eos");
+    let formatter = Formatter::new(&checkpoint, ResponseHeader::Response, limits).expect("a template and an eos");
     for row in rows() {
         let prompt = [Message::user(row.raw_prompt.as_str())];
         let turn = |response: &str| {

@@ -165,11 +165,6 @@ impl Objective {
         matches!(self, Objective::Sft(_) | Objective::Reward(_))
     }
 
-    /// Whether the loss compares with the log-probabilities of the starting model.
-    pub const fn needs_reference(&self) -> bool {
-        matches!(self, Objective::Dpo(_) | Objective::Ipo(_) | Objective::Kto(_) | Objective::RDpo(_))
-    }
-
     pub fn leaves(&self, sink: &mut dyn LeafSink) {
         match self {
             Objective::Simpo(Simpo { beta, gamma_beta_ratio, loss, label_smoothing, sft_weight }) => {
