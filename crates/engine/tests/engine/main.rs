@@ -492,3 +492,31 @@ fn a_run_with_nothing_to_do_is_fast() {
     assert!(told.ends_with("run hit\n"));
     assert_eq!(runner.runs(), 200);
 }
+
+#[test]
+fn rows_that_are_known_are_planned_and_told() {
+    let shop = Workshop::new();
+    let runner = FakeRunner::default().knowing("responses", 4, 6);
+    shop.run(&with("n: 5", "n: 4"), &FakeRunner::default());
+    expect![[r#"
+        prompts hit
+        responses partial 4/6: sample.n 4 -> 5 (p.yaml:5:53)
+        scores pending: waits for `responses`
+        pairs pending: waits for `scores`
+        lengths pending: waits for `responses`
+        tuned pending: waits for `pairs`
+        report pending: waits for `tuned`
+    "#]]
+    .assert_eq(&shop.plan(PIPELINE, &runner));
+    expect![[r#"
+        prompts hit
+        responses partial: sample.n 4 -> 5 (p.yaml:5:53)
+        scores ran: input.responses * -> * (p.yaml:6:32)
+        pairs ran: input.scores * -> * (p.yaml:7:32)
+        lengths ran: input.responses * -> * (p.yaml:8:29)
+        tuned ran: input.pairs * -> * (p.yaml:11:14)
+        report ran: input.candidate * -> * (p.yaml:15:57)
+        run ran
+    "#]]
+    .assert_eq(&shop.run(PIPELINE, &runner));
+}
