@@ -78,11 +78,13 @@ impl<R: Stored> Ledger<R> {
         }
         // What was not put has the key of a row that was.
         let mut first = HashMap::new();
-        for (at, key) in self.keys.iter().enumerate().filter(|(at, _)| self.rows[*at].is_some()) {
-            first.entry(*key).or_insert(at);
+        for (at, key) in self.keys.iter().enumerate() {
+            let first = *first.entry(*key).or_insert(at);
+            if self.rows[at].is_none() {
+                self.rows[at] = self.rows[first].clone();
+            }
         }
-        let row = |at: usize| self.rows[at].clone().or_else(|| self.rows[*first.get(&self.keys[at])?].clone());
-        Ok((0..self.rows.len()).map(|at| row(at).expect("every row that was missing has been put")).collect())
+        Ok(self.rows.into_iter().map(|row| row.expect("every row that was missing has been put")).collect())
     }
 }
 
