@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use sluice_store::{KnownRows, RowKey, RowScope, RowWriter, Store};
+use sluice_store::{RowKey, RowScope, RowWriter, Store};
 
 use crate::{RowCount, StageError};
 

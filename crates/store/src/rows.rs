@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -50,14 +51,9 @@ impl Store {
 pub struct KnownRows {
     layout: Layout,
     scope: RowScope,
-    places: HashMap<RowKey, Place>,
+    /// By key, the segment and the place in it.
+    places: HashMap<RowKey, (u32, Place), BuildHasherDefault<OwnHash>>,
     segments: Vec<Segment>,
-}
-
-/// Where a row is.
-struct Place {
-    segment: usize,
-    entry: Entry,
 }
 
 /// A file of rows, open for reading.
@@ -73,7 +69,7 @@ impl KnownRows {
         let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix(KEYS)?.parse().ok()).collect();
         // The lowest last, since a later place replaces an earlier one.
         numbers.sort_unstable_by(|left, right| right.cmp(left));
-        let (layout, mut places, mut segments) = (layout.clone(), HashMap::new(), Vec::new());
+        let (layout, mut places, mut segments) = (layout.clone(), HashMap::default(), Vec::new());
         for number in numbers {
             let path = folder.join(format!("{number}{ROWS}"));
             // Keys first: a writer that is at work writes a row before its key.
@@ -84,8 +80,9 @@ impl KnownRows {
                 Err(error) => return Err(StoreError::read("open", &path, error)),
             };
             let n_bytes = rows.metadata().map_err(|error| StoreError::read("read", &path, error))?.len();
-            let segment = segments.len();
-            places.extend(entries(&keys, n_bytes).map(|entry| (entry.key, Place { segment, entry })));
+            let segment = segments.len() as u32;
+            places.reserve(keys.len() / Entry::BYTES);
+            places.extend(entries(&keys, n_bytes).map(|entry| (entry.key, (segment, entry.place))));
             segments.push(Segment { path, rows });
         }
         Ok(Self { layout, scope, places, segments })
@@ -111,15 +108,15 @@ impl KnownRows {
     /// # Errors
     /// `Io` when the disk refuses.
     pub fn get(&self, key: RowKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(Place { segment, entry }) = self.places.get(&key) else { return Ok(None) };
-        let Segment { path, rows } = &self.segments[*segment];
-        let mut bytes = vec![0; entry.length as usize];
+        let Some((segment, place)) = self.places.get(&key) else { return Ok(None) };
+        let Segment { path, rows } = &self.segments[*segment as usize];
+        let mut bytes = vec![0; place.length as usize];
         let mut read = |mut rows: &File| -> io::Result<()> {
-            rows.seek(SeekFrom::Start(entry.offset))?;
+            rows.seek(SeekFrom::Start(place.offset))?;
             rows.read_exact(&mut bytes)
         };
         match read(rows) {
-            Ok(()) => Ok((head(&bytes) == entry.check).then_some(bytes)),
+            Ok(()) => Ok((head(&bytes) == place.check).then_some(bytes)),
             // Somebody has cut the file since.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(StoreError::read("read", path, error)),
@@ -166,7 +163,7 @@ impl RowWriter {
             let mut bytes = Vec::new();
             keys.read_to_end(&mut bytes)?;
             let whole = bytes.len() / Entry::BYTES * Entry::BYTES;
-            let n_bytes = entries(&bytes, rows.metadata()?.len()).map(|entry| entry.end()).max().unwrap_or(0);
+            let n_bytes = entries(&bytes, rows.metadata()?.len()).map(|entry| entry.place.end()).max().unwrap_or(0);
             keys.set_len(whole as u64)?;
             keys.seek(SeekFrom::Start(whole as u64))?;
             rows.set_len(n_bytes)?;
@@ -190,10 +187,10 @@ impl RowWriter {
     pub fn append(&mut self, key: RowKey, row: &[u8], now_s: f64) -> Result<(), StoreError> {
         let failed = |error| StoreError::io("append to", &self.path, error);
         let length = u32::try_from(row.len()).map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
-        let entry = Entry { key, offset: self.n_bytes, length, check: head(row) };
+        let place = Place { offset: self.n_bytes, length, check: head(row) };
         self.rows.write_all(row).map_err(failed)?;
-        self.keys.write_all(&entry.to_bytes()).map_err(failed)?;
-        self.n_bytes = entry.end();
+        self.keys.write_all(&Entry { key, place }.to_bytes()).map_err(failed)?;
+        self.n_bytes = place.end();
         self.n_unsynced += 1;
         if self.n_unsynced >= SYNC_ROWS || now_s - self.synced_s >= SYNC_SECONDS {
             self.sync(now_s)?;
@@ -216,9 +213,15 @@ fn open(path: &Path) -> Result<File, StoreError> {
     options.open(path).map_err(|error| StoreError::io("open", path, error))
 }
 
-/// One key and where its row is.
+/// A key and where its row is.
 struct Entry {
     key: RowKey,
+    place: Place,
+}
+
+/// Where in a file a row is, and what it hashes to.
+#[derive(Clone, Copy)]
+struct Place {
     offset: u64,
     length: u32,
     check: [u8; 12],
@@ -227,7 +230,7 @@ struct Entry {
 /// The valid entries of a file of keys, whose rows lie within the first `n_bytes` of theirs.
 fn entries(keys: &[u8], n_bytes: u64) -> impl Iterator<Item = Entry> + '_ {
     let (keys, _torn) = keys.as_chunks::<{ Entry::BYTES }>();
-    keys.iter().filter_map(Entry::of).filter(move |entry| entry.end() <= n_bytes)
+    keys.iter().filter_map(Entry::of).filter(move |entry| entry.place.end() <= n_bytes)
 }
 
 impl Entry {
@@ -237,9 +240,9 @@ impl Entry {
     fn to_bytes(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..32].copy_from_slice(self.key.as_bytes());
-        bytes[32..40].copy_from_slice(&self.offset.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.length.to_le_bytes());
-        bytes[44..56].copy_from_slice(&self.check);
+        bytes[32..40].copy_from_slice(&self.place.offset.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.place.length.to_le_bytes());
+        bytes[44..56].copy_from_slice(&self.place.check);
         let check: [u8; 8] = head(&bytes[..Self::CHECKED]);
         bytes[56..].copy_from_slice(&check);
         bytes
@@ -253,16 +256,35 @@ impl Entry {
         let (key, rest) = bytes.split_first_chunk::<32>()?;
         let (offset, rest) = rest.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
-        Some(Self {
-            key: RowKey::from_bytes(*key),
+        let place = Place {
             offset: u64::from_le_bytes(*offset),
             length: u32::from_le_bytes(*length),
             check: *rest.first_chunk()?,
-        })
+        };
+        Some(Self { key: RowKey::from_bytes(*key), place })
     }
+}
 
+impl Place {
     fn end(&self) -> u64 {
         self.offset.saturating_add(u64::from(self.length))
+    }
+}
+
+/// A key is a hash already: its first bytes serve as the hash of a table.
+#[derive(Default)]
+struct OwnHash(u64);
+
+impl Hasher for OwnHash {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.first_chunk().map_or(self.0, |head| u64::from_le_bytes(*head));
+    }
+
+    /// The length of an array, which says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

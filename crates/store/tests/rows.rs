@@ -57,6 +57,20 @@ impl Journal {
     }
 }
 
+/// Both files of the only segment, to be put back.
+struct Saved(Vec<(PathBuf, Vec<u8>)>);
+
+impl Saved {
+    fn of(journal: &Journal) -> Self {
+        let bytes = |name: &str| (journal.file(name), fs::read(journal.file(name)).expect("a file"));
+        Self(vec![bytes("0.v1.keys"), bytes("0.v1.rows")])
+    }
+
+    fn restore(&self) {
+        self.0.iter().for_each(|(file, bytes)| fs::write(file, bytes).expect("a writable file"));
+    }
+}
+
 fn key(n: u32) -> RowKey {
     RowKey::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
 }
@@ -95,10 +109,12 @@ fn rows_are_found_again() {
 #[test]
 fn a_torn_tail_costs_the_last_row() {
     const N: u32 = 4;
+    let journal = Journal::of(N);
+    let saved = Saved::of(&journal);
     let last = row(N - 1).len() as u64;
     for (name, tail) in [("0.v1.keys", 64), ("0.v1.rows", last)] {
         for torn in 1..=tail {
-            let journal = Journal::of(N);
+            saved.restore();
             let file = journal.file(name);
             let whole = length(&file);
             cut(&file, whole - torn);
@@ -115,14 +131,17 @@ fn a_torn_tail_costs_the_last_row() {
 #[test]
 fn a_flipped_bit_costs_its_row() {
     const N: u32 = 4;
+    let journal = Journal::of(N);
+    let saved = Saved::of(&journal);
     for name in ["0.v1.keys", "0.v1.rows"] {
-        for at in 0..length(&Journal::of(N).file(name)) as usize {
-            let journal = Journal::of(N);
+        for at in 0..length(&journal.file(name)) as usize {
+            saved.restore();
             flip(&journal.file(name), at);
             let left = journal.known(N);
             assert_eq!(left.len(), 3, "{name}, byte {at}: {left:?}");
             journal.append((0..N).filter(|n| !left.contains(n)));
             assert_eq!(journal.known(N), [0, 1, 2, 3], "{name}, byte {at}, written again");
+            saved.restore();
         }
     }
 }
