@@ -110,7 +110,7 @@ pub fn judge(
     let missing = ledger.missing();
     if !missing.is_empty() {
         let unread: Vec<Conversation<'_>> = missing.iter().map(|row| conversations[*row]).collect();
-        let mut on_batch = |rows: &[usize], rewards: &[Reward], n_tokens: usize| {
+        let mut on_batch = |Scored { rows, rewards, n_tokens }: Scored<'_>| {
             for (row, reward) in rows.iter().zip(rewards) {
                 ledger.put(missing[*row], reward.clone(), (context.clock)());
             }
@@ -142,8 +142,17 @@ impl<'a> Conversation<'a> {
     }
 }
 
+/// Conversations that were scored together.
+pub struct Scored<'a> {
+    /// Which they are.
+    pub rows: &'a [usize],
+    /// One for each of them.
+    pub rewards: &'a [Reward],
+    pub n_tokens: usize,
+}
+
 /// Scores conversations, given as token ids, in batches of at most `max_tokens` tokens, long ones first, and gives the
-/// rewards in the order of the conversations. `on_batch` is told the conversations, rewards and tokens of each batch.
+/// rewards in the order of the conversations. `on_batch` is told of each batch when it is done.
 ///
 /// `None` when `cancel` was set before the end.
 pub fn score_in_batches(
@@ -152,7 +161,7 @@ pub fn score_in_batches(
     head: reward::HeadDtype,
     max_tokens: usize,
     cancel: &AtomicBool,
-    on_batch: &mut dyn FnMut(&[usize], &[Reward], usize),
+    on_batch: &mut dyn FnMut(Scored<'_>),
 ) -> Result<Option<Vec<Reward>>, ScoreError> {
     let lengths: Vec<usize> = conversations.iter().map(Vec::len).collect();
     let n_tokens = |row: usize| lengths[row];
@@ -167,7 +176,7 @@ pub fn score_in_batches(
             *index = rows[*index];
             error
         })?;
-        on_batch(&rows, &scored, batch.iter().map(Vec::len).sum());
+        on_batch(Scored { rows: &rows, rewards: &scored, n_tokens: batch.iter().map(Vec::len).sum() });
         rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
     }
     Ok(Some(rewards.into_iter().map(|reward| reward.expect("every row is in one batch")).collect()))
@@ -181,7 +190,7 @@ impl Judge {
         head: HeadDtype,
         max_tokens: usize,
         cancel: &AtomicBool,
-        on_batch: &mut dyn FnMut(&[usize], &[Reward], usize),
+        on_batch: &mut dyn FnMut(Scored<'_>),
     ) -> Result<Vec<Reward>, StageError> {
         let head = match head {
             HeadDtype::F32 => reward::HeadDtype::F32,

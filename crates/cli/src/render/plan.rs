@@ -213,7 +213,7 @@ mod tests {
                 stage      kind    state               rows  why
                 prompts    ingest  hit                4,000  -
                 responses  sample  partial  182,751/304,585  sample.n 3 -> 5 (p.yaml:9:40)
-                2 stages: 1 up to date, 1 to run in part; reuse saves 30 s
+                2 stages: 1 up to date, 1 to run in part; reuse saves 30.0 s
             "#]],
         );
         check(
