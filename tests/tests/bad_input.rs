@@ -256,7 +256,7 @@ fn lengths_and_counts() {
     check_run(
         &[context("reward/config.json", "\"max_position_embeddings\": 20")],
         3,
-        &["18 of 18 conversations are longer than the reward model's context of 20 tokens", "lower `max_new_tokens`"],
+        &["17 of 17 conversations are longer than the reward model's context of 20 tokens", "lower `max_new_tokens`"],
     );
     let long = format!("{{\"prompt\": \"a\", \"answer\": \"{}\"}}\n", "word ".repeat(9000));
     let rows = "version: 1

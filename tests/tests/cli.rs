@@ -128,7 +128,7 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
             scores hit
             pairs ran
             tuned ran
-            report ran
+            report partial
         "#]],
     );
 
@@ -154,6 +154,34 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
         "# as before\n             split: all, n: 3, temperature: 1.0",
     );
     project.sluice(["plan", "--exit-code"]).ended(0);
+}
+
+#[test]
+fn rows_that_are_known_are_not_made_again() {
+    let project = six_stages();
+    project.sluice(["run", "pipelines/p.yaml", "scores"]).ended(0);
+    project.edit("pipelines/p.yaml", "n: 3, split", "n: 5, split");
+    project.write("prompts.jsonl", &PROMPTS.replace("Name a day.", "Name a month."));
+    project.sluice(["run", "pipelines/p.yaml", "prompts"]).ended(0);
+    let plan = project.sluice(["plan", "scores"]).ended(0).out;
+    let lines = plan.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ") + "\n");
+    expect![[r#"
+        stage kind state rows
+        prompts ingest hit 6
+        responses sample partial 15/30
+        scores score pending -
+        3 stages: 1 up
+    "#]]
+    .assert_eq(&lines.collect::<String>());
+    check_states(
+        &project,
+        &["scores"],
+        expect![[r#"
+            prompts hit
+            responses partial
+            scores partial
+        "#]],
+    );
 }
 
 #[test]

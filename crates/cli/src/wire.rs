@@ -5,15 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, StageFailure, StageRunner};
+use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, RowCount, StageFailure, StageRunner};
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
 use sluice_lm::config::Config;
-use sluice_spec::{Location, Pipeline, Source};
+use sluice_spec::{Location, Pipeline, Source, Stage};
 use sluice_sql::SqlError;
 use sluice_stages::answers::AnswerError;
 use sluice_stages::score::JudgeError;
 use sluice_stages::train::TrainStageError;
-use sluice_stages::{Device, InputData, StageContext, StageError, StageInput, Unit};
+use sluice_stages::{Device, InputData, Reading, StageContext, StageError, StageInput, Unit};
 use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Store, StoreError};
 
 use crate::exit::Exit;
@@ -53,17 +53,13 @@ pub enum OutsideError {
 impl Wire {
     /// `hub` is the local cache of published models.
     pub fn new(project: &Path, store: &Store, device: Device, hub: &Path) -> Wire {
-        let numerics = match device {
-            Device::Cpu => "cpu-f32",
-            Device::Cuda { .. } => "cuda-bf16",
-        };
         Wire {
             project: project.to_owned(),
             store: store.clone(),
             device,
             hub: hub.to_owned(),
             started: Instant::now(),
-            numerics: Numerics::new(numerics),
+            numerics: Numerics::new(device.numerics()),
         }
     }
 
@@ -127,6 +123,10 @@ impl Wire {
         }
     }
 
+    fn stage_inputs(&self, inputs: &[JobInput]) -> Result<Vec<StageInput>, StageFailure> {
+        inputs.iter().filter_map(|input| self.stage_input(input).transpose()).collect()
+    }
+
     /// What the stages call the inputs they are given. Files they find themselves.
     fn stage_input(&self, input: &JobInput) -> Result<Option<StageInput>, StageFailure> {
         let data = match &input.given {
@@ -186,9 +186,15 @@ impl StageRunner for Wire {
         }
     }
 
+    fn count_rows(&self, stage: &Stage, inputs: &[JobInput]) -> Result<Option<RowCount>, StageFailure> {
+        let inputs = self.stage_inputs(inputs)?;
+        let reading = Reading { store: &self.store, inputs: &inputs, device: self.device };
+        let count = sluice_stages::count_rows(&stage.kind, reading).map_err(StageFailure::of)?;
+        Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known }))
+    }
+
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
-        let inputs: Vec<StageInput> =
-            job.inputs.iter().filter_map(|input| self.stage_input(input).transpose()).collect::<Result<_, _>>()?;
+        let inputs = self.stage_inputs(job.inputs)?;
         let progress = |progress: sluice_stages::Progress| (job.progress)(engine_progress(progress));
         let context = StageContext {
             project: &self.project,
@@ -201,8 +207,8 @@ impl StageRunner for Wire {
             cancel: job.cancel,
         };
         match sluice_stages::run(&job.stage.kind, &context) {
-            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, facts }) => {
-                Ok(Produced { outputs, metrics, facts, n_rows_reused: 0 })
+            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, facts, n_rows_reused }) => {
+                Ok(Produced { outputs, metrics, facts, n_rows_reused })
             }
             Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
             Err(error) => Err(StageFailure::of(error)),
@@ -273,6 +279,7 @@ fn exit_of_stage(error: &StageError) -> Exit {
         ) => Exit::Contract,
         StageError::ReadInput { source, .. }
         | StageError::WriteOutput { source, .. }
+        | StageError::Rows { source }
         | StageError::Files(SqlError::Stored { source, .. }) => exit_of_store(source),
         StageError::Files(SqlError::Line { .. } | SqlError::ReadFile { .. }) => Exit::Contract,
         StageError::Files(

@@ -227,6 +227,7 @@ fn stage_report(stage: &Stage, state: &StageState) -> StageReport {
         kind: stage.kind.name().name(),
         state: state.outcome(),
         rows: None,
+        rows_reused: 0,
         seconds: 0.0,
         digest: None,
         key: state.key(),
@@ -237,8 +238,9 @@ fn stage_report(stage: &Stage, state: &StageState) -> StageReport {
     };
     match state {
         StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } | StageState::Interrupted => {}
-        StageState::Done { record, how: _, reason, seconds, divergence: _ } => {
+        StageState::Done { record, how, reason, seconds, divergence: _ } => {
             report.rows = report::rows(record);
+            report.rows_reused = if *how == Outcome::Hit { 0 } else { record.n_rows_reused };
             report.seconds = *seconds;
             report.digest = report::digest(record);
             report.reason = reason.as_ref().map(ToString::to_string);

@@ -1,18 +1,18 @@
-//! What a run would do and why, without running anything and without opening a table.
+//! What a run would do and why, without running anything; where no rows are counted, without opening a table.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sluice_spec::StageName;
+use sluice_spec::{Stage, StageName};
 use sluice_store::{Record, RunId, StageKey};
 
 use crate::event::as_text;
 use crate::history::History;
 use crate::reason::{LeafChange, Reason, compare_leaves, write_changes};
-use crate::resolve::Answer;
+use crate::resolve::{Answer, Resolved};
 use crate::run::{Engine, EngineError, needs};
-use crate::runner::StageFailure;
+use crate::runner::{RowCount, StageFailure};
 
 /// A stage, and what a run would do with it.
 #[derive(Debug, Clone, Serialize)]
@@ -46,6 +46,16 @@ pub enum PlanState {
         /// Why.
         reason: Reason,
     },
+    /// Compute it, but for the rows that are known from earlier runs.
+    Partial {
+        /// Its key.
+        key: StageKey,
+        /// Why.
+        reason: Reason,
+        /// Its rows, of which at least one is known.
+        #[serde(flatten)]
+        count: RowCount,
+    },
     /// Decide when what it reads is there: if that comes out as before, it is a hit.
     Pending {
         /// The stages it waits for.
@@ -67,7 +77,7 @@ impl fmt::Display for PlanState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hit { .. } => Ok(()),
-            Self::Run { reason, .. } => write!(f, "{reason}"),
+            Self::Run { reason, .. } | Self::Partial { reason, .. } => write!(f, "{reason}"),
             Self::Pending { upstream, changes } if changes.is_empty() => {
                 write!(f, "waits for {}", names(upstream).join(", "))
             }
@@ -94,6 +104,30 @@ impl Engine<'_> {
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
     pub fn plan_states(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
+        self.states(targets, &|_, resolved, reason| PlanState::Run { key: resolved.key, reason })
+    }
+
+    /// Like [`Engine::plan_states`], and finds the stages of which some rows are known.
+    ///
+    /// # Errors
+    /// `UnknownStage`; `Store` when the store does not read.
+    pub fn plan_rows(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
+        self.states(targets, &|stage, resolved, reason| {
+            let key = resolved.key;
+            match self.runner.count_rows(stage, &resolved.inputs) {
+                Ok(Some(count)) if count.rows_known > 0 => PlanState::Partial { key, reason, count },
+                Ok(_) => PlanState::Run { key, reason },
+                Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
+            }
+        })
+    }
+
+    /// `to_run` says what becomes of a stage that has no result though all it reads is there.
+    fn states(
+        &self,
+        targets: &[String],
+        to_run: &dyn Fn(&Stage, &Resolved, Reason) -> PlanState,
+    ) -> Result<Vec<PlannedStage>, EngineError> {
         let mut resolver = self.resolver();
         let mut planned: Vec<PlannedStage> = Vec::new();
         for stage in self.wanted(targets)? {
@@ -112,7 +146,7 @@ impl Engine<'_> {
                     Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
                     Ok(resolved) => match resolver.answer(stage, &resolved)? {
                         Answer::Hit(record) => PlanState::Hit { key: resolved.key, record },
-                        Answer::Run(reason) => PlanState::Run { key: resolved.key, reason },
+                        Answer::Run(reason) => to_run(stage, &resolved, reason),
                     },
                 }
             } else {
@@ -136,7 +170,9 @@ impl Engine<'_> {
         let history = History::new(self.store, self.pipeline);
         let (except, current) = match &stage.state {
             PlanState::Hit { key, record } => (Some(*key), Some(record.clone())),
-            PlanState::Run { .. } | PlanState::Pending { .. } | PlanState::Fail { .. } => (None, None),
+            PlanState::Run { .. } | PlanState::Partial { .. } | PlanState::Pending { .. } | PlanState::Fail { .. } => {
+                (None, None)
+            }
         };
         let earlier = history.last(&stage.name, except)?;
         let changes = match (&stage.state, &earlier, current) {

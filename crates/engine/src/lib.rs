@@ -22,4 +22,4 @@ pub use key::{KEY_SCHEMA, Numerics, derive_key};
 pub use reason::{LeafChange, Reason, compare_leaves};
 pub use report::{RunReport, StageReport};
 pub use run::{Engine, EngineError, RunOptions};
-pub use runner::{Given, Job, JobInput, Produced, Progress, StageFailure, StageRunner};
+pub use runner::{Given, Job, JobInput, Produced, Progress, RowCount, StageFailure, StageRunner};

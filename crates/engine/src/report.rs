@@ -39,6 +39,8 @@ pub struct StageReport {
     pub state: Outcome,
     /// Rows of its first table.
     pub rows: Option<u64>,
+    /// Rows taken from earlier results, when it ran.
+    pub rows_reused: u64,
     /// Wall-clock seconds it took in this run: 0 for a hit.
     pub seconds: f64,
     /// Logical digest of its first output.

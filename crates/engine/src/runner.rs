@@ -22,8 +22,21 @@ pub trait StageRunner: Sync {
     /// The digest of a model: tensors, config, tokenizer, chat template; not file names.
     fn model_digest(&self, location: &Location) -> Result<ModelDigest, StageFailure>;
 
+    /// How many rows a stage would make, and how many of them are known from earlier runs; none for a stage that is
+    /// made as a whole. It may read tables; it computes nothing.
+    fn count_rows(&self, stage: &Stage, inputs: &[JobInput]) -> Result<Option<RowCount>, StageFailure>;
+
     /// Compute a stage. Outputs are written through the job's attempt; the engine commits them.
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure>;
+}
+
+/// Rows of a stage, and how many of them are known from earlier runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RowCount {
+    /// All rows it would make.
+    pub rows: u64,
+    /// Those that need not be made.
+    pub rows_known: u64,
 }
 
 /// One stage to compute.

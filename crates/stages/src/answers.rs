@@ -2,22 +2,24 @@
 //!
 //! Owns the passage from texts to requests and back, and what is wrong with prompts or weights that give no answer. Knows
 //! nothing of tables. Answers come in the order of the prompts, then of the samples, whatever order they were finished in.
+//! What was answered before, in whichever stage, is not asked again.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use sluice_lm::causal::CausalLm;
 use sluice_lm::checkpoint::CheckpointError;
-use sluice_lm::generate::{self, Completion, Decoding, GenerateConfig, GenerateError, Request, generate};
+use sluice_lm::generate::{self, Completion, GenerateConfig, GenerateError, Request, generate};
 use sluice_lm::sampling::{Sampling, SamplingError};
-use sluice_spec::stage::sample::Bos;
-use sluice_spec::{Count, PositiveFraction, ProperFraction, Samples, Temperature};
+use sluice_spec::stage::sample::Decoding;
+use sluice_spec::{Count, Samples};
+use sluice_store::{ModelDigest, RowKey};
 use sluice_table::FinishReason;
 
-use crate::StageError;
 use crate::chat::prompt_ids;
+use crate::ledger::{self, Bytes, Ledger, Stored, write_list};
 use crate::model::Policy;
-use crate::row_key::row_seed;
+use crate::row_key::{AnswerKeys, row_seed};
+use crate::{Progress, Reading, RowCount, StageContext, StageError};
 
 /// Prompts an error names before it only counts.
 const N_NAMED: usize = 5;
@@ -30,17 +32,11 @@ pub struct Prompt<'a> {
 }
 
 /// How prompts are answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Manner<'a> {
-    pub decoding: Decoding,
+    pub decoding: &'a Decoding,
     /// Answers a prompt.
     pub n: Samples,
-    /// Tokens of one answer at most.
-    pub max_new_tokens: Count,
-    /// Tokens that end an answer, besides the policy's own.
-    pub stop: &'a [String],
-    pub bos: Bos,
-    pub seed: u64,
     /// Answers worked on at one time.
     pub max_batch: Count,
 }
@@ -85,71 +81,131 @@ pub enum AnswerError {
     Decode { id: String, sample: usize, source: CheckpointError },
 }
 
-/// Drawing with these filters, or the most likely token at temperature 0.
-pub fn decoding(
-    temperature: Temperature,
-    top_k: Option<Count>,
-    top_p: Option<PositiveFraction>,
-    min_p: Option<ProperFraction>,
-) -> Result<Decoding, AnswerError> {
-    if temperature.get() == 0.0 {
-        return Ok(Decoding::Greedy);
+/// Answers every prompt in every manner, and gives the answers by manner, then by prompt and sample. The policy is
+/// loaded when there is something to ask it, and is gone from memory afterwards.
+pub fn ask(
+    context: &StageContext<'_>,
+    role: &str,
+    prompts: &[Prompt<'_>],
+    manners: &[Manner<'_>],
+    progress: &mut Progress,
+) -> Result<(Vec<Vec<Answer>>, RowCount), StageError> {
+    let (_, digest) = context.model(role)?;
+    let mut ledgers = Vec::new();
+    for manner in manners {
+        let (keys, rows) = keys(digest, prompts, manner);
+        ledgers.push(Ledger::open(context.store, keys.scope(context.device), rows, (context.clock)())?);
     }
-    let top_k = top_k.map(|k| k.get() as usize);
-    let sampling = Sampling::new(temperature.get(), top_k, top_p.map(|p| p.get()), min_p.map(|p| p.get()));
-    sampling.map(Decoding::Sample).map_err(|source| AnswerError::Sampling { source })
+    let count: RowCount = ledgers.iter().map(Ledger::count).sum();
+    progress.done += count.n_known;
+    context.report(*progress);
+    if count.n_known < count.n_rows {
+        let policy = Policy::load(context, role)?;
+        for (ledger, manner) in ledgers.iter_mut().zip(manners) {
+            fill(ledger, &policy, prompts, manner, context, progress)?;
+        }
+    }
+    let answers = ledgers.into_iter().map(|ledger| ledger.finish((context.clock)()));
+    Ok((answers.collect::<Result<_, _>>()?, count))
 }
 
-/// Answers every prompt `n` times, one prompt after the other; `on_answer` is told the tokens of each one done.
-pub fn answer(
+/// How many of the answers of [`ask`] are known.
+pub fn count(
+    reading: Reading<'_>,
+    role: &str,
+    prompts: &[Prompt<'_>],
+    manners: &[Manner<'_>],
+) -> Result<RowCount, StageError> {
+    let (_, digest) = reading.model(role)?;
+    let counts = manners.iter().map(|manner| {
+        let (keys, rows) = keys(digest, prompts, manner);
+        ledger::count(reading.store, keys.scope(reading.device), &rows)
+    });
+    counts.sum()
+}
+
+/// The keys of all answers, by prompt and sample.
+fn keys(policy: ModelDigest, prompts: &[Prompt<'_>], manner: &Manner<'_>) -> (AnswerKeys, Vec<RowKey>) {
+    let keys = AnswerKeys::new(manner.decoding, policy);
+    let samples = |prompt: &Prompt<'_>| (0..manner.n.get()).map(|sample| keys.key(prompt.text, sample)).collect();
+    let rows: Vec<Vec<RowKey>> = prompts.iter().map(samples).collect();
+    (keys, rows.concat())
+}
+
+/// Asks for what is missing, one prompt after the other.
+fn fill(
+    ledger: &mut Ledger<Answer>,
     policy: &Policy,
     prompts: &[Prompt<'_>],
     manner: &Manner<'_>,
-    cancel: &AtomicBool,
-    on_answer: &mut dyn FnMut(usize),
-) -> Result<Vec<Answer>, StageError> {
+    context: &StageContext<'_>,
+    progress: &mut Progress,
+) -> Result<(), StageError> {
     let n = manner.n.get() as usize;
-    let requests = requests(policy, prompts, manner)?;
+    let missing: Vec<Asked<'_>> =
+        ledger.missing().into_iter().map(|row| Asked { row, prompt: prompts[row / n], sample: row % n }).collect();
+    let requests = requests(policy, &missing, manner.decoding)?;
     let config = GenerateConfig {
-        decoding: manner.decoding,
-        max_new_tokens: manner.max_new_tokens.get() as usize,
-        stop_ids: stop_ids(policy, manner.stop)?,
+        decoding: decoding(manner.decoding)?,
+        max_new_tokens: manner.decoding.max_new_tokens.get() as usize,
+        stop_ids: stop_ids(policy, &manner.decoding.stop)?,
         max_batch: manner.max_batch.get() as usize,
     };
-    let mut done: Vec<Option<Completion>> = vec![None; requests.len()];
-    generate(&policy.model, &requests, &config, cancel, &mut |index, completion| {
-        on_answer(completion.token_ids.len());
-        done[index] = Some(completion);
+    let mut unread = None;
+    generate(&policy.model, &requests, &config, context.cancel, &mut |index, completion| {
+        progress.done += 1;
+        progress.n_tokens += completion.token_ids.len() as u64;
+        context.report(*progress);
+        match read(policy, &requests[index], completion) {
+            Ok(answer) => ledger.put(missing[index].row, answer, (context.clock)()),
+            Err(source) => {
+                let Asked { prompt, sample, .. } = missing[index];
+                unread.get_or_insert(AnswerError::Decode { id: prompt.id.to_owned(), sample, source });
+            }
+        }
     })
-    .map_err(|source| failed(source, prompts, n))?;
-    let answers = done.into_iter().zip(&requests).enumerate();
-    answers
-        .map(|(index, (completion, request))| {
-            let completion = completion.expect("generation hands over every request that it does not refuse");
-            read(policy, request, completion).map_err(|source| {
-                let (id, sample) = (prompts[index / n].id.to_owned(), index % n);
-                StageError::from(AnswerError::Decode { id, sample, source })
-            })
-        })
-        .collect()
+    .map_err(|source| failed(source, &missing))?;
+    unread.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// `n` requests a prompt, which share its tokens.
-fn requests(policy: &Policy, prompts: &[Prompt<'_>], manner: &Manner<'_>) -> Result<Vec<Request>, AnswerError> {
+/// An answer that is asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// Among all answers.
+    row: usize,
+    prompt: Prompt<'a>,
+    sample: usize,
+}
+
+/// Drawing with these filters, or the most likely token at temperature 0.
+fn decoding(decoding: &Decoding) -> Result<generate::Decoding, AnswerError> {
+    let Decoding { temperature, top_k, top_p, min_p, max_new_tokens: _, stop: _, bos: _, seed: _ } = decoding;
+    if temperature.get() == 0.0 {
+        return Ok(generate::Decoding::Greedy);
+    }
+    let (top_k, top_p, min_p) = (top_k.value, top_p.value, min_p.value);
+    let top_k = top_k.map(|k| k.get() as usize);
+    let sampling = Sampling::new(temperature.get(), top_k, top_p.map(|p| p.get()), min_p.map(|p| p.get()));
+    sampling.map(generate::Decoding::Sample).map_err(|source| AnswerError::Sampling { source })
+}
+
+/// A request an answer; those to one prompt share its tokens.
+fn requests(policy: &Policy, asked: &[Asked<'_>], decoding: &Decoding) -> Result<Vec<Request>, AnswerError> {
     let max = policy.model.max_positions();
-    let mut requests = Vec::with_capacity(prompts.len() * manner.n.get() as usize);
+    let mut requests = Vec::with_capacity(asked.len());
     let mut too_long: Vec<(Prompt<'_>, usize)> = Vec::new();
-    for prompt in prompts {
-        let ids = prompt_ids(&policy.checkpoint, prompt.text, manner.bos)
+    for samples in asked.chunk_by(|one, next| one.prompt.id == next.prompt.id) {
+        let prompt = samples[0].prompt;
+        let ids = prompt_ids(&policy.checkpoint, prompt.text, decoding.bos.value)
             .map_err(|source| AnswerError::Encode { id: prompt.id.to_owned(), source })?;
         if ids.len() >= max {
-            too_long.push((*prompt, ids.len()));
+            too_long.push((prompt, ids.len()));
         }
         let ids: Arc<[u32]> = ids.into();
-        requests.extend(
-            (0..manner.n.get())
-                .map(|sample| Request { prompt: ids.clone(), seed: row_seed(manner.seed, prompt.id, sample) }),
-        );
+        requests.extend(samples.iter().map(|asked| Request {
+            prompt: ids.clone(),
+            seed: row_seed(decoding.seed.get(), prompt.id, asked.sample as u32),
+        }));
     }
     if too_long.is_empty() {
         return Ok(requests);
@@ -200,12 +256,36 @@ fn read(policy: &Policy, request: &Request, completion: Completion) -> Result<An
 }
 
 /// Puts a prompt's id where generation knows the request's number.
-fn failed(error: GenerateError, prompts: &[Prompt<'_>], n: usize) -> StageError {
+fn failed(error: GenerateError, asked: &[Asked<'_>]) -> StageError {
     match error {
         GenerateError::Cancelled { .. } => StageError::Cancelled,
         GenerateError::Sampling { index, position, source } => {
-            AnswerError::Draw { id: prompts[index / n].id.to_owned(), sample: index % n, position, source }.into()
+            let Asked { prompt, sample, .. } = asked[index];
+            AnswerError::Draw { id: prompt.id.to_owned(), sample, position, source }.into()
         }
         source => AnswerError::Generate { source }.into(),
+    }
+}
+
+impl Stored for Answer {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let Self { text, token_ids, n_prompt_tokens, logp_sum, finish_reason, seed } = self;
+        bytes.extend(n_prompt_tokens.to_le_bytes());
+        bytes.extend(logp_sum.to_le_bytes());
+        bytes.push(u8::from(*finish_reason == FinishReason::Stop));
+        bytes.extend(seed.to_le_bytes());
+        write_list(bytes, token_ids, u32::to_le_bytes);
+        bytes.extend(text.as_bytes());
+    }
+
+    fn read(bytes: &mut Bytes<'_>) -> Option<Self> {
+        Some(Self {
+            n_prompt_tokens: bytes.u32()?,
+            logp_sum: bytes.f32()?,
+            finish_reason: if bytes.u8()? == 1 { FinishReason::Stop } else { FinishReason::Length },
+            seed: bytes.u64()?,
+            token_ids: bytes.list(u32::from_le_bytes)?,
+            text: bytes.text()?.to_owned(),
+        })
     }
 }

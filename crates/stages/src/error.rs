@@ -31,6 +31,8 @@ pub enum StageError {
     InputTable { role: String, source: TableError },
     #[error("write the table `{table}`")]
     WriteOutput { table: String, source: StoreError },
+    #[error("keep the rows that are done")]
+    Rows { source: StoreError },
 
     #[error(transparent)]
     Files(#[from] SqlError),

@@ -10,17 +10,17 @@ use std::collections::HashMap;
 use arrow::array::RecordBatch;
 use sluice_eval::{Bootstrap, Check, Confidence, EvalError, Outcome};
 use sluice_spec::stage::evaluate::{self, Answers, Evaluate};
-use sluice_spec::stage::sample::Bos;
+use sluice_spec::stage::sample::{self, Bos};
 use sluice_spec::stage::score::HeadDtype;
+use sluice_spec::{Count, Located, Samples, Temperature};
 use sluice_table::{
     ComparisonRow, Comparisons, ComparisonsBuilder, Decoding, FinishReason, Metrics, PromptRow, Prompts,
 };
 
-use crate::answers::{Answer, Manner, Prompt, answer, decoding};
-use crate::model::{Judge, Policy};
-use crate::prompts::{select, views};
-use crate::score::Conversation;
-use crate::{Produced, Progress, StageContext, StageError};
+use crate::answers::{Answer, Manner, ask, count};
+use crate::prompts::{select, texts, views};
+use crate::score::{Conversation, judge};
+use crate::{Produced, Progress, Reading, RowCount, StageContext, StageError};
 
 /// Tokens the judge reads together.
 const JUDGE_BATCH_TOKENS: usize = 8192;
@@ -70,15 +70,16 @@ pub fn run(params: &Evaluate, context: &StageContext<'_>) -> Result<Produced, St
     let batches = context.table("prompts")?;
     let tables = views("prompts", &batches, Prompts::view)?;
     let rows = select(&tables, selection)?;
-    let asked = asked(answers, max_batch.value)?;
-    let n_answers: usize = asked.iter().map(|(_, manner)| manner.n.get() as usize * rows.len()).sum();
+    let rounds = rounds(answers);
+    let manners: Vec<Manner<'_>> = rounds.iter().map(|round| round.manner(max_batch.value)).collect();
+    let n_answers: usize = rounds.iter().map(|round| round.n.get() as usize * rows.len()).sum();
     let n_passes = if judge.is_some() { 4 } else { 2 };
     let mut progress = Progress::rows(0, Some((n_passes * n_answers) as u64));
-    context.report(progress);
 
-    let mut ask = |role: &str| ask(role, &rows, &asked, context, &mut progress);
-    let (candidate, baseline) = (ask("candidate")?, ask("baseline")?);
-    let mut compared = compare(&rows, &asked, [&candidate, &baseline], rule(check.value));
+    let prompts = texts(&rows);
+    let mut ask = |role: &str| ask(context, role, &prompts, &manners, &mut progress);
+    let ((candidate, of_candidate), (baseline, of_baseline)) = (ask("candidate")?, ask("baseline")?);
+    let mut compared = compare(&rows, &rounds, [&candidate, &baseline], rule(check.value));
     if judge.is_some() {
         score(&mut compared, context, &mut progress)?;
     }
@@ -96,55 +97,60 @@ pub fn run(params: &Evaluate, context: &StageContext<'_>) -> Result<Produced, St
     let mut produced = Produced::new(outputs);
     produced.metrics = measures::summary(&measures);
     produced.metrics.insert("prompts".to_owned(), rows.len() as f64);
+    produced.n_rows_reused = of_candidate.n_known + of_baseline.n_known;
     for role in ["candidate", "baseline"] {
         produced.facts.insert(format!("{role}_digest"), context.model(role)?.1.to_string());
     }
     Ok(produced)
 }
 
-/// The decodings both sides answer under.
-fn asked(answers: &Answers, max_batch: sluice_spec::Count) -> Result<Vec<(Decoding, Manner<'static>)>, StageError> {
-    let Answers { n, temperature, top_p, greedy, max_new_tokens, seed } = answers;
-    let manner = |decoding, n| Manner {
-        decoding,
-        n,
-        max_new_tokens: max_new_tokens.value,
-        stop: &[],
-        bos: Bos::Single,
-        seed: seed.value.get(),
-        max_batch,
-    };
-    let sampled = decoding(temperature.value, None, Some(top_p.value), None)?;
-    let mut asked = vec![(Decoding::Sampled, manner(sampled, n.value))];
-    if let (true, Some(one)) = (greedy.value, sluice_spec::Samples::new(1)) {
-        asked.insert(0, (Decoding::Greedy, manner(sluice_lm::generate::Decoding::Greedy, one)));
-    }
-    Ok(asked)
+/// How many of the answers of both sides are known. What the judge says of them is not counted.
+pub fn count_rows(params: &Evaluate, reading: Reading<'_>) -> Result<RowCount, StageError> {
+    let batches = reading.table("prompts")?;
+    let tables = views("prompts", &batches, Prompts::view)?;
+    let prompts = texts(&select(&tables, &params.selection)?);
+    let rounds = rounds(&params.answers);
+    let manners: Vec<Manner<'_>> = rounds.iter().map(|round| round.manner(params.max_batch.value)).collect();
+    ["candidate", "baseline"].into_iter().map(|role| count(reading, role, &prompts, &manners)).sum()
 }
 
-/// The answers of the policy of a role, by decoding. The policy is gone from memory afterwards.
-fn ask(
-    role: &str,
-    rows: &[PromptRow<'_>],
-    asked: &[(Decoding, Manner<'_>)],
-    context: &StageContext<'_>,
-    progress: &mut Progress,
-) -> Result<Vec<Vec<Answer>>, StageError> {
-    let policy = Policy::load(context, role)?;
-    let prompts: Vec<Prompt<'_>> = rows.iter().map(|row| Prompt { id: row.prompt_id, text: row.prompt }).collect();
-    let mut on_answer = |n_tokens: usize| {
-        progress.done += 1;
-        progress.n_tokens += n_tokens as u64;
-        context.report(*progress);
+/// One of the decodings both sides answer under.
+struct Round {
+    decoding: Decoding,
+    drawing: sample::Decoding,
+    n: Samples,
+}
+
+impl Round {
+    fn manner(&self, max_batch: Count) -> Manner<'_> {
+        Manner { decoding: &self.drawing, n: self.n, max_batch }
+    }
+}
+
+fn rounds(answers: &Answers) -> Vec<Round> {
+    let Answers { n, temperature, top_p, greedy, max_new_tokens, seed } = answers;
+    let drawing = |temperature, top_p| sample::Decoding {
+        temperature: Located::default_of(temperature),
+        top_k: Located::default_of(None),
+        top_p: Located::default_of(top_p),
+        min_p: Located::default_of(None),
+        max_new_tokens: *max_new_tokens,
+        stop: Located::default_of(Vec::new()),
+        bos: Located::default_of(Bos::Single),
+        seed: *seed,
     };
-    let answers = asked.iter().map(|(_, manner)| answer(&policy, &prompts, manner, context.cancel, &mut on_answer));
-    answers.collect()
+    let drawn = drawing(temperature.value, Some(top_p.value));
+    let mut rounds = vec![Round { decoding: Decoding::Sampled, drawing: drawn, n: n.value }];
+    if let (true, Some(zero), Some(one)) = (greedy.value, Temperature::new(0.0), Samples::new(1)) {
+        rounds.insert(0, Round { decoding: Decoding::Greedy, drawing: drawing(zero, None), n: one });
+    }
+    rounds
 }
 
 /// Puts the two answers to each prompt side by side: prompt by prompt, within it by decoding and sample.
 fn compare<'a>(
     rows: &[PromptRow<'a>],
-    asked: &[(Decoding, Manner<'_>)],
+    rounds: &[Round],
     [candidate, baseline]: [&'a [Vec<Answer>]; 2],
     check: Option<Check>,
 ) -> Vec<Compared<'a>> {
@@ -156,13 +162,13 @@ fn compare<'a>(
             Some(answer.finish_reason == FinishReason::Stop && check.agrees(&answer.text, reference))
         };
         let side = |answer: &'a Answer| Side { answer, score: None, exact: exact(answer) };
-        for (place, (decoding, manner)) in asked.iter().enumerate() {
-            let n_each = manner.n.get() as usize;
+        for (place, round) in rounds.iter().enumerate() {
+            let n_each = round.n.get() as usize;
             let of_prompt = at * n_each..(at + 1) * n_each;
             let pairs = candidate[place][of_prompt.clone()].iter().zip(&baseline[place][of_prompt]);
             compared.extend((0u32..).zip(pairs).map(|(sample_index, (candidate, baseline))| Compared {
                 prompt: *prompt,
-                decoding: *decoding,
+                decoding: round.decoding,
                 sample_index,
                 candidate: side(candidate),
                 baseline: side(baseline),
@@ -175,7 +181,6 @@ fn compare<'a>(
 
 /// Lets the judge read every distinct answer once, so that equal answers have equal scores.
 fn score(compared: &mut [Compared<'_>], context: &StageContext<'_>, progress: &mut Progress) -> Result<(), StageError> {
-    let judge = Judge::load(context, "judge")?;
     let mut places: HashMap<(&str, &str), usize> = HashMap::new();
     let mut conversations: Vec<Conversation<'_>> = Vec::new();
     for row in compared.iter() {
@@ -192,12 +197,7 @@ fn score(compared: &mut [Compared<'_>], context: &StageContext<'_>, progress: &m
             });
         }
     }
-    let (head, cancel) = (HeadDtype::F32, context.cancel);
-    let rewards = judge.score_all(&conversations, head, JUDGE_BATCH_TOKENS, cancel, &mut |n_rows, n_tokens| {
-        progress.done += n_rows as u64;
-        progress.n_tokens += n_tokens as u64;
-        context.report(*progress);
-    })?;
+    let (rewards, _) = judge(context, "judge", &conversations, HeadDtype::F32, JUDGE_BATCH_TOKENS, progress)?;
     for row in compared {
         let score = |side: &Side<'_>| rewards[places[&(row.prompt.prompt_id, side.answer.text.as_str())]].score;
         let (candidate, baseline) = (score(&row.candidate), score(&row.baseline));

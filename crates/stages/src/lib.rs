@@ -10,6 +10,7 @@ mod chat;
 mod error;
 pub mod evaluate;
 pub mod ingest;
+mod ledger;
 pub mod model;
 pub mod pair;
 pub mod prompts;
@@ -44,10 +45,19 @@ pub struct StageContext<'a> {
     pub device: Device,
     /// Called now and then from the thread that runs the stage.
     pub progress: &'a dyn Fn(Progress),
-    /// Seconds since some fixed moment; only measured columns depend on it.
+    /// Seconds since some fixed moment; measured columns depend on it, and how often finished rows are synced.
     pub clock: &'a dyn Fn() -> f64,
     /// Set from outside when the stage should stop.
     pub cancel: &'a AtomicBool,
+}
+
+/// What a stage reads, and what it would compute on: enough to count its rows before it runs.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    pub store: &'a Store,
+    /// As in [`StageContext::inputs`].
+    pub inputs: &'a [StageInput],
+    pub device: Device,
 }
 
 /// One input that is resolved: it exists, and the stage's key already has its digest.
@@ -107,6 +117,15 @@ pub struct Produced {
     pub metrics: BTreeMap<String, f64>,
     /// Provenance, such as the digest of the policy.
     pub facts: BTreeMap<String, String>,
+    /// Rows that earlier runs made, of those that [`count_rows`] counts.
+    pub n_rows_reused: u64,
+}
+
+/// The rows a stage makes one by one, each of which can be known from an earlier run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowCount {
+    pub n_rows: u64,
+    pub n_known: u64,
 }
 
 /// Runs one stage.
@@ -126,6 +145,37 @@ pub fn run(kind: &Kind, context: &StageContext<'_>) -> Result<Produced, StageErr
     }
 }
 
+/// How many rows a stage would make, and how many of them earlier runs made; `None` for a stage that is made as a whole.
+/// Reads the input tables and the keys of known rows; no model is loaded.
+///
+/// # Errors
+/// Those that [`run`] would have with the same inputs.
+pub fn count_rows(kind: &Kind, reading: Reading<'_>) -> Result<Option<RowCount>, StageError> {
+    match kind {
+        Kind::Sample(params) => sample::count_rows(params, reading).map(Some),
+        Kind::Score(params) => score::count_rows(params, reading).map(Some),
+        Kind::Evaluate(params) => evaluate::count_rows(params, reading).map(Some),
+        Kind::Ingest(_) | Kind::Pair(_) | Kind::Train(_) | Kind::Sql(_) => Ok(None),
+    }
+}
+
+impl std::iter::Sum for RowCount {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        let zero = Self { n_rows: 0, n_known: 0 };
+        counts.fold(zero, |sum, one| Self { n_rows: sum.n_rows + one.n_rows, n_known: sum.n_known + one.n_known })
+    }
+}
+
+impl Device {
+    /// The family of arithmetic, e.g. `cpu-f32`: two of them give different digits, two devices of one family do not.
+    pub const fn numerics(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu-f32",
+            Self::Cuda { .. } => "cuda-bf16",
+        }
+    }
+}
+
 impl Progress {
     /// Rows of a table stage.
     pub fn rows(done: u64, total: Option<u64>) -> Self {
@@ -137,7 +187,7 @@ impl Produced {
     /// No metrics and no facts yet.
     pub fn new(outputs: Vec<Output>) -> Self {
         let n_rows = outputs.first().and_then(Output::n_rows).unwrap_or(0);
-        Self { outputs, n_rows, metrics: BTreeMap::new(), facts: BTreeMap::new() }
+        Self { outputs, n_rows, metrics: BTreeMap::new(), facts: BTreeMap::new(), n_rows_reused: 0 }
     }
 
     pub fn with_metrics<'m>(mut self, metrics: impl IntoIterator<Item = (&'m str, f64)>) -> Self {
@@ -146,9 +196,9 @@ impl Produced {
     }
 }
 
-impl StageContext<'_> {
+impl<'a> Reading<'a> {
     /// The stored table of a role.
-    pub fn output(&self, role: &str) -> Result<&Output, StageError> {
+    pub fn output(&self, role: &str) -> Result<&'a Output, StageError> {
         match &self.input(role)?.data {
             InputData::Table(output) => Ok(output),
             InputData::Model { .. } => Err(StageError::WrongInput { role: role.to_owned(), expected: "a table" }),
@@ -162,16 +212,38 @@ impl StageContext<'_> {
     }
 
     /// The folder and the digest of the model of a role.
-    pub fn model(&self, role: &str) -> Result<(&Path, ModelDigest), StageError> {
+    pub fn model(&self, role: &str) -> Result<(&'a Path, ModelDigest), StageError> {
         match &self.input(role)?.data {
             InputData::Model { folder, digest } => Ok((folder, *digest)),
             InputData::Table(_) => Err(StageError::WrongInput { role: role.to_owned(), expected: "a model" }),
         }
     }
 
-    fn input(&self, role: &str) -> Result<&StageInput, StageError> {
+    fn input(&self, role: &str) -> Result<&'a StageInput, StageError> {
         let found = self.inputs.iter().find(|input| input.role == role);
         found.ok_or_else(|| StageError::MissingInput { role: role.to_owned() })
+    }
+}
+
+impl StageContext<'_> {
+    /// The part of it that a stage reads.
+    pub fn reading(&self) -> Reading<'_> {
+        Reading { store: self.store, inputs: self.inputs, device: self.device }
+    }
+
+    /// The stored table of a role.
+    pub fn output(&self, role: &str) -> Result<&Output, StageError> {
+        self.reading().output(role)
+    }
+
+    /// All rows of the table of a role.
+    pub fn table(&self, role: &str) -> Result<Vec<RecordBatch>, StageError> {
+        self.reading().table(role)
+    }
+
+    /// The folder and the digest of the model of a role.
+    pub fn model(&self, role: &str) -> Result<(&Path, ModelDigest), StageError> {
+        self.reading().model(role)
     }
 
     /// Writes one output table.

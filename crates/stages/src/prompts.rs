@@ -10,6 +10,7 @@ use sluice_spec::stage::sample::{Selection, SplitName};
 use sluice_table::{PromptRow, Prompts, Split, TableError};
 
 use crate::StageError;
+use crate::answers::Prompt;
 
 /// Prompt tables that give nothing to answer.
 #[derive(Debug, thiserror::Error)]
@@ -51,4 +52,9 @@ pub fn select<'p>(tables: &'p [Prompts], selection: &Selection) -> Result<Vec<Pr
     }
     let limit = limit.value.map_or(usize::MAX, |limit| limit.get() as usize);
     Ok(chosen.into_values().take(limit).collect())
+}
+
+/// What of the prompts is put to a policy.
+pub fn texts<'p>(rows: &[PromptRow<'p>]) -> Vec<Prompt<'p>> {
+    rows.iter().map(|row| Prompt { id: row.prompt_id, text: row.prompt }).collect()
 }

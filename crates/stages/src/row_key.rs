@@ -1,56 +1,85 @@
-//! The identity of one response, and the seed it is drawn from.
+//! The identity of a single row of `responses` or `scores`, and the seed a response is drawn from.
 //!
-//! Owns the two encodings. Both depend on the prompt and the sample alone among the rows of a table, so that neither the
-//! order of prompts nor their number changes a response.
-
-use std::fmt;
+//! Owns the encodings. They depend on what a row is made from and on nothing else of its table, so that neither the order
+//! of rows nor their number changes one.
 
 use blake3::Hasher;
 use sluice_spec::stage::sample::{self, Decoding};
+use sluice_spec::stage::score::{self, HeadDtype};
 use sluice_spec::{LeafSink, LeafValue, Span};
-use sluice_store::ModelDigest;
+use sluice_store::{ModelDigest, RowKey, RowScope};
 
-/// BLAKE3 over what decides a response: version of the kind, decoding parameters, policy, prompt text, sample index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RowKey([u8; 32]);
+use crate::Device;
 
-/// Makes the keys of all rows of a stage.
-pub struct RowKeys {
+/// Each changes when its encoding below does, so that old keys match nothing new.
+const ANSWER_CONTEXT: &str = "sluice response row key v1";
+const SCORE_CONTEXT: &str = "sluice score row key v1";
+const SCOPE_CONTEXT: &str = "sluice row scope v1";
+const SEED_CONTEXT: &str = "sluice response row seed v1";
+
+/// The keys of responses: BLAKE3 over version of the kind, decoding parameters, policy, prompt text, sample index.
+pub struct AnswerKeys {
     /// Has read all that the rows share.
     shared: Hasher,
 }
 
-/// Changes when the encoding below does, so that old keys match nothing new.
-const KEY_CONTEXT: &str = "sluice response row key v1";
-const SEED_CONTEXT: &str = "sluice response row seed v1";
+/// The keys of scores: BLAKE3 over version of the kind, type of the head, reward model, prompt text, response text.
+pub struct ScoreKeys {
+    /// Has read all that the rows share.
+    shared: Hasher,
+}
 
-impl RowKeys {
+impl AnswerKeys {
     pub fn new(decoding: &Decoding, policy: ModelDigest) -> Self {
-        let mut encoding = Encoding(Hasher::new_derive_key(KEY_CONTEXT));
+        let mut encoding = Encoding(Hasher::new_derive_key(ANSWER_CONTEXT));
         encoding.0.update(&sample::VERSION.to_le_bytes());
         decoding.leaves(&mut encoding);
         encoding.0.update(policy.as_bytes());
         Self { shared: encoding.0 }
     }
 
-    pub fn row_key(&self, prompt: &str, sample_index: u32) -> RowKey {
+    pub fn key(&self, prompt: &str, sample_index: u32) -> RowKey {
         let mut encoding = Encoding(self.shared.clone());
         encoding.text(prompt);
         encoding.0.update(&sample_index.to_le_bytes());
-        RowKey(*encoding.0.finalize().as_bytes())
+        RowKey::from_bytes(encoding.finish())
+    }
+
+    /// Where rows with these keys are kept.
+    pub fn scope(&self, device: Device) -> RowScope {
+        scope(&self.shared, device)
     }
 }
 
-impl RowKey {
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+impl ScoreKeys {
+    pub fn new(head: HeadDtype, judge: ModelDigest) -> Self {
+        let mut encoding = Encoding(Hasher::new_derive_key(SCORE_CONTEXT));
+        encoding.0.update(&score::VERSION.to_le_bytes());
+        encoding.text(head.name());
+        encoding.0.update(judge.as_bytes());
+        Self { shared: encoding.0 }
+    }
+
+    pub fn key(&self, prompt: &str, response: &str) -> RowKey {
+        let mut encoding = Encoding(self.shared.clone());
+        encoding.text(prompt);
+        encoding.text(response);
+        RowKey::from_bytes(encoding.finish())
+    }
+
+    /// Where rows with these keys are kept.
+    pub fn scope(&self, device: Device) -> RowScope {
+        scope(&self.shared, device)
     }
 }
 
-impl fmt::Display for RowKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())
-    }
+/// What rows share, and the arithmetic they were made in. The one is in the row's key, too; the other is not, since a
+/// response's key is its name, and a name does not say where it was made.
+fn scope(shared: &Hasher, device: Device) -> RowScope {
+    let mut encoding = Encoding(Hasher::new_derive_key(SCOPE_CONTEXT));
+    encoding.0.update(shared.finalize().as_bytes());
+    encoding.text(device.numerics());
+    RowScope::from_bytes(encoding.finish())
 }
 
 /// The seed of a row's random stream: the first 8 bytes, little endian, of BLAKE3 over seed, prompt id and sample index.
@@ -60,7 +89,7 @@ pub fn row_seed(seed: u64, prompt_id: &str, sample_index: u32) -> u64 {
     encoding.text(prompt_id);
     encoding.0.update(&sample_index.to_le_bytes());
     let mut head = [0; 8];
-    head.copy_from_slice(&encoding.0.finalize().as_bytes()[..8]);
+    head.copy_from_slice(&encoding.finish()[..8]);
     u64::from_le_bytes(head)
 }
 
@@ -68,6 +97,10 @@ pub fn row_seed(seed: u64, prompt_id: &str, sample_index: u32) -> u64 {
 struct Encoding(Hasher);
 
 impl Encoding {
+    fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+
     fn text(&mut self, text: &str) {
         self.0.update(&(text.len() as u64).to_le_bytes());
         self.0.update(text.as_bytes());

@@ -3,46 +3,30 @@
 
 use std::collections::HashSet;
 
-use sluice_spec::stage::sample::{Decoding, Sample};
-use sluice_store::ModelDigest;
+use sluice_spec::stage::sample::Sample;
 use sluice_table::{FinishReason, PromptRow, Prompts, ResponseRow, Responses, ResponsesBuilder};
 
-use crate::answers::{Answer, Manner, Prompt, answer, decoding};
-use crate::model::Policy;
-use crate::prompts::{select, views};
-use crate::row_key::RowKeys;
-use crate::{Produced, Progress, StageContext, StageError};
+use crate::answers::{Answer, Manner, ask, count};
+use crate::prompts::{select, texts, views};
+use crate::row_key::AnswerKeys;
+use crate::{Produced, Progress, Reading, RowCount, StageContext, StageError};
 
 /// Prompts whose answers make a batch of the output.
 const BATCH_PROMPTS: usize = 4096;
 
 pub fn run(params: &Sample, context: &StageContext<'_>) -> Result<Produced, StageError> {
-    let Sample { prompts: _, model: _, selection, n, decoding: drawing, max_batch } = params;
-    let Decoding { temperature, top_k, top_p, min_p, max_new_tokens, stop, bos, seed } = drawing;
+    let Sample { prompts: _, model: _, selection, n, decoding, max_batch } = params;
     let batches = context.table("prompts")?;
     let tables = views("prompts", &batches, Prompts::view)?;
     let rows = select(&tables, selection)?;
-    let policy = Policy::load(context, "model")?;
-    let manner = Manner {
-        decoding: decoding(temperature.value, top_k.value, top_p.value, min_p.value)?,
-        n: n.value,
-        max_new_tokens: max_new_tokens.value,
-        stop: &stop.value,
-        bos: bos.value,
-        seed: seed.value.get(),
-        max_batch: max_batch.value,
-    };
-    let prompts: Vec<Prompt<'_>> = rows.iter().map(|row| Prompt { id: row.prompt_id, text: row.prompt }).collect();
+    let (_, policy) = context.model("model")?;
     let n_each = n.value.get() as usize;
     let mut progress = Progress::rows(0, Some((rows.len() * n_each) as u64));
-    context.report(progress);
-    let answers = answer(&policy, &prompts, &manner, context.cancel, &mut |n_tokens| {
-        progress.done += 1;
-        progress.n_tokens += n_tokens as u64;
-        context.report(progress);
-    })?;
+    let manner = Manner { decoding, n: n.value, max_batch: max_batch.value };
+    let (answers, count) = ask(context, "model", &texts(&rows), &[manner], &mut progress)?;
+    let answers: Vec<Answer> = answers.into_iter().flatten().collect();
 
-    let writer = Writer { keys: RowKeys::new(drawing, policy.digest), policy: policy.digest.to_string(), n_each };
+    let writer = Writer { keys: AnswerKeys::new(decoding, policy), policy: policy.to_string(), n_each };
     let parts = rows.chunks(BATCH_PROMPTS).zip(answers.chunks(BATCH_PROMPTS * n_each));
     let output = context.write_table(
         Responses::NAME,
@@ -50,17 +34,23 @@ pub fn run(params: &Sample, context: &StageContext<'_>) -> Result<Produced, Stag
         parts.map(|(rows, answers)| Ok(writer.batch(rows, answers))),
     )?;
     let mut produced = Produced::new(vec![output]).with_metrics(metrics(&answers, n_each));
-    produced.facts = facts(policy.digest);
+    produced.facts.insert("policy_digest".to_owned(), policy.to_string());
+    produced.n_rows_reused = count.n_known;
     Ok(produced)
 }
 
-fn facts(policy: ModelDigest) -> std::collections::BTreeMap<String, String> {
-    [("policy_digest".to_owned(), policy.to_string())].into()
+/// How many of the responses are known.
+pub fn count_rows(params: &Sample, reading: Reading<'_>) -> Result<RowCount, StageError> {
+    let batches = reading.table("prompts")?;
+    let tables = views("prompts", &batches, Prompts::view)?;
+    let rows = select(&tables, &params.selection)?;
+    let manner = Manner { decoding: &params.decoding, n: params.n.value, max_batch: params.max_batch.value };
+    count(reading, "model", &texts(&rows), &[manner])
 }
 
 /// What all rows share.
 struct Writer {
-    keys: RowKeys,
+    keys: AnswerKeys,
     policy: String,
     n_each: usize,
 }
@@ -72,7 +62,7 @@ impl Writer {
             for (sample_index, answer) in (0u32..).zip(answers) {
                 let Answer { text, token_ids, n_prompt_tokens, logp_sum, finish_reason, seed } = answer;
                 builder.push(ResponseRow {
-                    response_id: &self.keys.row_key(prompt.prompt, sample_index).to_string(),
+                    response_id: &self.keys.key(prompt.prompt, sample_index).to_string(),
                     prompt_id: prompt.prompt_id,
                     prompt: prompt.prompt,
                     reference: prompt.reference,

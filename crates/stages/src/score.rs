@@ -2,19 +2,23 @@
 //! of the scores, and refuses to know how a conversation is judged.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
-use sluice_lm::checkpoint::CheckpointError;
+use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
 use sluice_lm::reward::{self, Reward, RewardModel, ScoreError};
 use sluice_spec::stage::score::{HeadDtype, Score};
+use sluice_store::{ModelDigest, RowKey};
 use sluice_table::{Named, ResponseRow, Responses, ScoreRow, Scores, ScoresBuilder};
 use sluice_train::order::{by_length, micro_batches};
 
 use crate::chat::conversation_ids;
+use crate::ledger::{self, Bytes, Ledger, Stored, write_list};
 use crate::model::Judge;
 use crate::prompts::views;
-use crate::{Produced, Progress, StageContext, StageError};
+use crate::row_key::ScoreKeys;
+use crate::{Produced, Progress, Reading, RowCount, StageContext, StageError};
 
 /// Rows of a batch of the output.
 const BATCH_ROWS: usize = 8192;
@@ -32,6 +36,8 @@ pub enum JudgeError {
          are ingested"
     )]
     TooLong { n_rows: usize, n_total: usize, longest: String, n_tokens: usize, max: usize },
+    #[error("read the names of the reward model's objectives in {}", folder.display())]
+    Names { folder: PathBuf, source: CheckpointError },
     #[error("score {row}")]
     Score { row: String, source: ScoreError },
 }
@@ -53,20 +59,15 @@ pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, Stage
     if rows.is_empty() {
         return Err(JudgeError::NoResponses.into());
     }
-    let judge = Judge::load(context, "model")?;
     let conversations: Vec<Conversation<'_>> = rows.iter().map(Conversation::of).collect();
     let mut progress = Progress::rows(0, Some(rows.len() as u64));
-    context.report(progress);
     let max_tokens = max_batch_tokens.value.get() as usize;
-    let cancel = context.cancel;
-    let rewards = judge.score_all(&conversations, head_dtype.value, max_tokens, cancel, &mut |n_rows, n_tokens| {
-        progress.done += n_rows as u64;
-        progress.n_tokens += n_tokens as u64;
-        context.report(progress);
-    })?;
+    let (rewards, count) = judge(context, "model", &conversations, head_dtype.value, max_tokens, &mut progress)?;
 
-    let digest = judge.digest.to_string();
-    let names = &judge.checkpoint.config.labels;
+    let (folder, digest) = context.model("model")?;
+    let unnamed = |source| JudgeError::Names { folder: folder.to_owned(), source };
+    let names = &Checkpoint::open_without_weights(folder).map_err(unnamed)?.config.labels;
+    let digest = digest.to_string();
     let parts = rows.chunks(BATCH_ROWS).zip(rewards.chunks(BATCH_ROWS));
     let output = context.write_table(
         Scores::NAME,
@@ -75,7 +76,60 @@ pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, Stage
     )?;
     let mut produced = Produced::new(vec![output]).with_metrics(metrics(&conversations, &rewards));
     produced.facts.insert("reward_model_digest".to_owned(), digest);
+    produced.n_rows_reused = count.n_known;
     Ok(produced)
+}
+
+/// How many of the scores are known.
+pub fn count_rows(params: &Score, reading: Reading<'_>) -> Result<RowCount, StageError> {
+    let batches = reading.table("responses")?;
+    let tables = views("responses", &batches, Responses::view)?;
+    let conversations: Vec<Conversation<'_>> =
+        tables.iter().flat_map(Responses::rows).map(|row| Conversation::of(&row)).collect();
+    let (_, digest) = reading.model("model")?;
+    let (keys, rows) = keys(digest, params.head_dtype.value, &conversations);
+    ledger::count(reading.store, keys.scope(reading.device), &rows)
+}
+
+/// The rewards of conversations, in their order: those the judge has given before, in whichever stage, and those it gives
+/// now. It reads at most `max_tokens` tokens together, and is loaded when there is something to read.
+pub fn judge(
+    context: &StageContext<'_>,
+    role: &str,
+    conversations: &[Conversation<'_>],
+    head: HeadDtype,
+    max_tokens: usize,
+    progress: &mut Progress,
+) -> Result<(Vec<Reward>, RowCount), StageError> {
+    let (_, digest) = context.model(role)?;
+    let (keys, rows) = keys(digest, head, conversations);
+    let mut ledger = Ledger::open(context.store, keys.scope(context.device), rows, (context.clock)())?;
+    let count = ledger.count();
+    progress.done += count.n_known;
+    context.report(*progress);
+    let missing = ledger.missing();
+    if !missing.is_empty() {
+        let unread: Vec<Conversation<'_>> = missing.iter().map(|row| conversations[*row]).collect();
+        let mut on_batch = |Scored { rows, rewards, n_tokens }: Scored<'_>| {
+            for (row, reward) in rows.iter().zip(rewards) {
+                ledger.put(missing[*row], reward.clone(), (context.clock)());
+            }
+            progress.done += rows.len() as u64;
+            progress.n_tokens += n_tokens as u64;
+            context.report(*progress);
+        };
+        Judge::load(context, role)?.score_all(&unread, head, max_tokens, context.cancel, &mut on_batch)?;
+    }
+    // What was said twice was read once.
+    progress.done += count.n_rows - count.n_known - missing.len() as u64;
+    context.report(*progress);
+    Ok((ledger.finish((context.clock)())?, count))
+}
+
+fn keys(judge: ModelDigest, head: HeadDtype, conversations: &[Conversation<'_>]) -> (ScoreKeys, Vec<RowKey>) {
+    let keys = ScoreKeys::new(head, judge);
+    let rows = conversations.iter().map(|one| keys.key(one.prompt, one.response)).collect();
+    (keys, rows)
 }
 
 impl<'a> Conversation<'a> {
@@ -88,8 +142,17 @@ impl<'a> Conversation<'a> {
     }
 }
 
+/// Conversations that were scored together.
+pub struct Scored<'a> {
+    /// Which they are.
+    pub rows: &'a [usize],
+    /// One for each of them.
+    pub rewards: &'a [Reward],
+    pub n_tokens: usize,
+}
+
 /// Scores conversations, given as token ids, in batches of at most `max_tokens` tokens, long ones first, and gives the
-/// rewards in the order of the conversations. `on_batch` is told the conversations and tokens of each batch.
+/// rewards in the order of the conversations. `on_batch` is told of each batch when it is done.
 ///
 /// `None` when `cancel` was set before the end.
 pub fn score_in_batches(
@@ -98,7 +161,7 @@ pub fn score_in_batches(
     head: reward::HeadDtype,
     max_tokens: usize,
     cancel: &AtomicBool,
-    on_batch: &mut dyn FnMut(usize, usize),
+    on_batch: &mut dyn FnMut(Scored<'_>),
 ) -> Result<Option<Vec<Reward>>, ScoreError> {
     let lengths: Vec<usize> = conversations.iter().map(Vec::len).collect();
     let n_tokens = |row: usize| lengths[row];
@@ -113,7 +176,7 @@ pub fn score_in_batches(
             *index = rows[*index];
             error
         })?;
-        on_batch(rows.len(), batch.iter().map(Vec::len).sum());
+        on_batch(Scored { rows: &rows, rewards: &scored, n_tokens: batch.iter().map(Vec::len).sum() });
         rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
     }
     Ok(Some(rewards.into_iter().map(|reward| reward.expect("every row is in one batch")).collect()))
@@ -127,7 +190,7 @@ impl Judge {
         head: HeadDtype,
         max_tokens: usize,
         cancel: &AtomicBool,
-        on_batch: &mut dyn FnMut(usize, usize),
+        on_batch: &mut dyn FnMut(Scored<'_>),
     ) -> Result<Vec<Reward>, StageError> {
         let head = match head {
             HeadDtype::F32 => reward::HeadDtype::F32,
@@ -175,6 +238,20 @@ fn index_mut(error: &mut ScoreError) -> &mut usize {
         | ScoreError::TooLong { index, .. }
         | ScoreError::NoAssistantTurn { index, .. }
         | ScoreError::NotFinite { index, .. } => index,
+    }
+}
+
+impl Stored for Reward {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let Self { score, rewards, gating } = self;
+        bytes.extend(score.to_le_bytes());
+        write_list(bytes, rewards, f32::to_le_bytes);
+        write_list(bytes, gating, f32::to_le_bytes);
+    }
+
+    fn read(bytes: &mut Bytes<'_>) -> Option<Self> {
+        let (score, rewards) = (bytes.f32()?, bytes.list(f32::from_le_bytes)?);
+        Some(Self { score, rewards, gating: bytes.list(f32::from_le_bytes)? })
     }
 }
 

@@ -90,6 +90,14 @@ digest_type! {
     /// The digest of a model: tensors, the config that changes the maths, tokenizer, chat template.
     ModelDigest
 }
+digest_type! {
+    /// The key of a single row: what was made, from what, of all that its scope does not say.
+    RowKey
+}
+digest_type! {
+    /// What the rows of a journal share, such as the model that made them.
+    RowScope
+}
 
 #[cfg(test)]
 mod tests {

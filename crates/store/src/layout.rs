@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::digest::{ContentHash, StageKey};
+use crate::digest::{ContentHash, RowScope, StageKey};
 use crate::disk;
 use crate::error::StoreError;
 use crate::runs::RunId;
@@ -95,6 +95,11 @@ impl Layout {
     /// The `n`-th different result for a key, counted from 1.
     pub fn divergence(&self, key: StageKey, n: usize) -> PathBuf {
         self.root.join("divergences").join(format!("{key}.{n}.json"))
+    }
+
+    /// The journal of the rows of a scope.
+    pub fn rows(&self, scope: RowScope) -> PathBuf {
+        self.root.join("rows").join(scope.to_string())
     }
 
     pub fn runs(&self) -> PathBuf {

@@ -11,7 +11,7 @@
 //!   checkpoints/HEX/    sealed folders named by the digest of their files, mode 0444
 //!   records/KEY.json    what a key produced; written last, so no record means it does not exist
 //!   divergences/        a later, different result for a key that already had one: kept as evidence
-//!   rows/               row journals: results of single rows, kept while a stage is unfinished
+//!   rows/SCOPE/         row journals: results of single rows, for runs that need some of them again
 //!   runs/r17.json       one manifest for each run: which stage had which key
 //!   locks/KEY           operating-system locks; they die with their owner
 //!   tmp/KEY.PID.N/      private attempt folders; whatever a dead owner left is swept with the next attempt
@@ -32,13 +32,14 @@ mod lock;
 mod logical;
 mod reading;
 mod record;
+mod rows;
 mod runs;
 mod stat_cache;
 mod store;
 mod table_writer;
 
 pub use attempt::{Attempt, AttemptFolder, Committed};
-pub use digest::{ContentHash, DigestError, ModelDigest, StageKey, TableDigest};
+pub use digest::{ContentHash, DigestError, ModelDigest, RowKey, RowScope, StageKey, TableDigest};
 pub use error::StoreError;
 pub use layout::FORMAT_VERSION;
 pub use lock::KeyLock;
@@ -46,6 +47,7 @@ pub use logical::{LogicalHasher, MEASURED, table_digest};
 pub use record::{
     Artifact, CheckpointArtifact, Leaf, LeafValue, Output, RECORD_SCHEMA_VERSION, Record, RecordDraft, TableArtifact,
 };
+pub use rows::{KnownRows, RowWriter};
 pub use runs::{Outcome, RunId, RunIdError, RunManifest, RunStage};
 pub use stat_cache::FolderDigestError;
 pub use store::{Lookup, Store};

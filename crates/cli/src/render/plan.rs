@@ -11,6 +11,8 @@ pub struct PlanRow {
     pub kind: &'static str,
     pub state: PlanWord,
     pub rows: Option<u64>,
+    /// Rows that are known, of a stage that is to make the others.
+    pub known: Option<u64>,
     /// What the result once took.
     pub seconds: f64,
     pub why: String,
@@ -20,6 +22,7 @@ pub struct PlanRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanWord {
     Hit,
+    Partial,
     Run,
     Pending,
     Fail,
@@ -29,6 +32,7 @@ impl PlanWord {
     const fn word(self) -> (&'static str, Ink) {
         match self {
             PlanWord::Hit => ("hit", Ink::Good),
+            PlanWord::Partial => ("partial", Ink::Active),
             PlanWord::Run => ("run", Ink::Active),
             PlanWord::Pending => ("pending", Ink::Dim),
             PlanWord::Fail => ("fail", Ink::Bad),
@@ -41,14 +45,15 @@ pub fn plan(rows: &[PlanRow], paint: Paint) -> String {
     let left = Align::Left;
     let mut table =
         Columns::headed(&[("stage", left), ("kind", left), ("state", left), ("rows", Align::Right), ("why", left)]);
-    for PlanRow { stage, kind, state, rows, seconds: _, why } in rows {
+    for PlanRow { stage, kind, state, rows, known, seconds: _, why } in rows {
         let (word, ink) = state.word();
+        let known = known.map_or(String::new(), |known| format!("{}/", count(known)));
         let why = if why.is_empty() { "-".to_owned() } else { why.clone() };
         table.row([
             (stage.clone(), Ink::Plain),
             ((*kind).to_owned(), Ink::Dim),
             (word.to_owned(), ink),
-            (rows.map_or("-".to_owned(), count), Ink::Plain),
+            (rows.map_or("-".to_owned(), |rows| format!("{known}{}", count(rows))), Ink::Plain),
             (why, Ink::Plain),
         ]);
     }
@@ -64,6 +69,7 @@ fn verdict(rows: &[PlanRow]) -> String {
     }
     let parts = [
         (PlanWord::Hit, "up to date"),
+        (PlanWord::Partial, "to run in part"),
         (PlanWord::Run, "to run"),
         (PlanWord::Pending, "to decide when what they read is there"),
         (PlanWord::Fail, "that would fail"),
@@ -169,7 +175,7 @@ mod tests {
     use super::*;
 
     fn row(stage: &str, kind: &'static str, state: PlanWord, rows: Option<u64>, why: &str) -> PlanRow {
-        PlanRow { stage: stage.to_owned(), kind, state, rows, seconds: 30.0, why: why.to_owned() }
+        PlanRow { stage: stage.to_owned(), kind, state, rows, known: None, seconds: 30.0, why: why.to_owned() }
     }
 
     #[track_caller]
@@ -195,6 +201,19 @@ mod tests {
                 pairs    pair    run           -  pair.ties drop -> first (p.yaml:31:18)
                 tuned    train   pending       -  waits for `pairs`
                 4 stages: 2 up to date, 1 to run, 1 to decide when what they read is there; reuse saves 1 min
+            "#]],
+        );
+        let responses = PlanRow {
+            known: Some(182_751),
+            ..row("responses", "sample", PlanWord::Partial, Some(304_585), "sample.n 3 -> 5 (p.yaml:9:40)")
+        };
+        check(
+            &[prompts.clone(), responses],
+            expect![[r#"
+                stage      kind    state               rows  why
+                prompts    ingest  hit                4,000  -
+                responses  sample  partial  182,751/304,585  sample.n 3 -> 5 (p.yaml:9:40)
+                2 stages: 1 up to date, 1 to run in part; reuse saves 30.0 s
             "#]],
         );
         check(

@@ -12,7 +12,7 @@ use crate::tables::n_rows;
 pub fn run(session: &Session, args: &Plan) -> Outcome {
     let (project, targets) = session.project(&args.words)?;
     let targets = project.targets(targets)?;
-    let planned = session.engine(&project).plan_states(&targets).map_err(engine_failure)?;
+    let planned = session.engine(&project).plan_rows(&targets).map_err(engine_failure)?;
     let n_pending = planned.iter().filter(|stage| !matches!(stage.state, PlanState::Hit { .. })).count();
     if session.global.json {
         for stage in &planned {
@@ -30,6 +30,7 @@ fn row(stage: &PlannedStage, session: &Session, project: &Project) -> Result<Pla
     let (word, record) = match state {
         PlanState::Hit { record, .. } => (PlanWord::Hit, Some(record)),
         PlanState::Run { .. } => (PlanWord::Run, None),
+        PlanState::Partial { .. } => (PlanWord::Partial, None),
         // What never had a result runs in any case; what had one may turn out to need no run.
         PlanState::Pending { .. } if session.last_result(&project.name, name).map_err(store_failure)?.is_none() => {
             return Ok(PlanRow {
@@ -37,6 +38,7 @@ fn row(stage: &PlannedStage, session: &Session, project: &Project) -> Result<Pla
                 kind,
                 state: PlanWord::Run,
                 rows: None,
+                known: None,
                 seconds: 0.0,
                 why: Reason::NeverRan.to_string(),
             });
@@ -48,7 +50,14 @@ fn row(stage: &PlannedStage, session: &Session, project: &Project) -> Result<Pla
         stage: name.to_string(),
         kind,
         state: word,
-        rows: record.and_then(|record| n_rows(record)),
+        rows: match state {
+            PlanState::Partial { count, .. } => Some(count.rows),
+            _ => record.and_then(|record| n_rows(record)),
+        },
+        known: match state {
+            PlanState::Partial { count, .. } => Some(count.rows_known),
+            _ => None,
+        },
         seconds: record.map_or(0.0, |record| record.seconds),
         why: state.to_string(),
     })

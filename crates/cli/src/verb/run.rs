@@ -116,7 +116,9 @@ fn note(stage: &StageReport, end: End) -> String {
     };
     let mut parts = Vec::new();
     if record.n_rows_reused > 0 && end == End::Partial {
-        parts.push(format!("{} reused", counted(record.n_rows_reused, "row")));
+        // An evaluation has a row for every two answers.
+        let what = if stage.kind == "evaluate" { "answer" } else { "row" };
+        parts.push(format!("{} reused", counted(record.n_rows_reused, what)));
     }
     let is_train = stage.kind == "train";
     let metric = |name: &str| record.metrics.get(name).copied();

@@ -32,7 +32,7 @@ pub fn run(global: &Global, world: &World, args: &Score) -> Outcome {
     }
     let judge = reward(&model)?;
     let cancel = interrupt::flag(|| err("stopping\n"));
-    let rewards = score_in_batches(&judge, ids, HeadDtype::F32, MAX_BATCH_TOKENS, &cancel, &mut |_, _| {});
+    let rewards = score_in_batches(&judge, ids, HeadDtype::F32, MAX_BATCH_TOKENS, &cancel, &mut |_| {});
     let failed = |error: ScoreError| {
         let exit = if matches!(error, ScoreError::NotFinite { .. }) { Exit::Failed } else { Exit::Usage };
         Failure::new(exit, format!("{}: {error}", args.input.display()))

@@ -33,7 +33,7 @@ fn row(stage: &PlannedStage, last: Option<&RunManifest>) -> StatusRow {
         PlanState::Hit { .. } => StatusWord::Fresh,
         PlanState::Fail { .. } => StatusWord::Failed,
         _ if failed => StatusWord::Failed,
-        PlanState::Run { reason, .. } => match reason {
+        PlanState::Run { reason, .. } | PlanState::Partial { reason, .. } => match reason {
             Reason::NeverRan => StatusWord::Missing,
             Reason::Changed(_) => StatusWord::Stale,
             Reason::OutputGone { .. } | Reason::RecordDamaged => StatusWord::Damaged,

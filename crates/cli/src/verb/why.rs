@@ -24,7 +24,7 @@ pub fn run(session: &Session, args: &OfStage) -> Outcome {
     let Why { stage, against, changes } = answer;
     let case = match &stage.state {
         PlanState::Hit { .. } => Case::Hit,
-        PlanState::Run { reason, .. } => Case::Run { reason: reason.to_string() },
+        PlanState::Run { reason, .. } | PlanState::Partial { reason, .. } => Case::Run { reason: reason.to_string() },
         PlanState::Pending { upstream, .. } => {
             Case::Pending { upstream: upstream.iter().map(ToString::to_string).collect() }
         }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use sluice_engine::{
-    Engine, Event, Job, Numerics, PlanState, Produced, Progress, RunOptions, StageFailure, StageRunner,
+    Engine, Event, Job, JobInput, Numerics, PlanState, Produced, Progress, RowCount, RunOptions, StageFailure,
+    StageRunner,
 };
-use sluice_spec::{Location, Product};
+use sluice_spec::{Location, Product, Stage};
 use sluice_store::{Artifact, ContentHash, ModelDigest, Outcome, Output, Record, Store};
 
 #[derive(Default)]
@@ -26,6 +27,8 @@ pub struct FakeRunner {
     outside: BTreeMap<String, String>,
     missing: BTreeSet<String>,
     taking: Duration,
+    /// Rows known of the rows of a stage.
+    knowing: BTreeMap<String, RowCount>,
     seen: Mutex<Seen>,
 }
 
@@ -47,6 +50,11 @@ enum Fault {
 impl FakeRunner {
     pub fn making(mut self, stage: &str, text: &str) -> Self {
         self.making.insert(stage.to_owned(), text.to_owned());
+        self
+    }
+
+    pub fn knowing(mut self, stage: &str, rows_known: u64, rows: u64) -> Self {
+        self.knowing.insert(stage.to_owned(), RowCount { rows, rows_known });
         self
     }
 
@@ -123,6 +131,10 @@ impl StageRunner for FakeRunner {
         self.digest_outside(folder).map(ModelDigest::from_bytes)
     }
 
+    fn count_rows(&self, stage: &Stage, _: &[JobInput]) -> Result<Option<RowCount>, StageFailure> {
+        Ok(self.knowing.get(stage.name.as_str()).copied())
+    }
+
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
         let (name, kind) = (job.stage.name.as_str(), job.stage.kind.name().name());
         self.count(kind, 1);
@@ -143,7 +155,8 @@ impl StageRunner for FakeRunner {
         let outputs: Result<_, _> =
             job.stage.kind.products().iter().map(|product| write(job, *product, &text)).collect();
         let metrics = BTreeMap::from([("length".to_owned(), text.len() as f64)]);
-        Ok(Produced { outputs: outputs?, metrics, ..Produced::default() })
+        let n_rows_reused = self.knowing.get(name).map_or(0, |count| count.rows_known);
+        Ok(Produced { outputs: outputs?, metrics, n_rows_reused, ..Produced::default() })
     }
 }
 
@@ -240,12 +253,13 @@ impl Workshop {
                 let word = match &stage.state {
                     PlanState::Hit { .. } => "hit",
                     PlanState::Run { .. } => "run",
+                    PlanState::Partial { count, .. } => &format!("partial {}/{}", count.rows_known, count.rows),
                     PlanState::Pending { .. } => "pending",
                     PlanState::Fail { .. } => "fail",
                 };
                 format!("{} {word}: {}", stage.name, stage.state).trim_end_matches(": ").to_owned() + "\n"
             };
-            engine.plan_states(&[]).expect("a plan").iter().map(line).collect()
+            engine.plan_rows(&[]).expect("a plan").iter().map(line).collect()
         })
     }
 

@@ -455,7 +455,7 @@ fn the_json_of_a_run_has_the_promised_form() {
         {"event":"stage_started","stage":"prompts","key":"*","reason":"never ran"}
         {"event":"stage_progress","stage":"prompts","done":1,"total":1,"unit":"rows","n_tokens":null,"loss":null}
         {"event":"stage_finished","stage":"prompts","key":"*","rows":1,"rows_reused":0,"seconds":"*","digest":"*","metrics":{"length":64.0}}
-        {"event":"run_finished","run":"r1","pipeline":"p","outcome":"ran","seconds":"*","stages":[{"name":"prompts","kind":"ingest","state":"ran","rows":1,"seconds":"*","digest":"*","key":"*","reason":"never ran"}],"metrics":{"prompts.length":64.0}}"#]].assert_eq(&events.into_inner().expect("no panic").join("\n"));
+        {"event":"run_finished","run":"r1","pipeline":"p","outcome":"ran","seconds":"*","stages":[{"name":"prompts","kind":"ingest","state":"ran","rows":1,"rows_reused":0,"seconds":"*","digest":"*","key":"*","reason":"never ran"}],"metrics":{"prompts.length":64.0}}"#]].assert_eq(&events.into_inner().expect("no panic").join("\n"));
 }
 
 /// The value without what differs from run to run (times), or whenever a kind gets a parameter (digests).
@@ -491,4 +491,32 @@ fn a_run_with_nothing_to_do_is_fast() {
     println!("200 stages: first run {first:?}, nothing to do {:?} with parsing", started.elapsed());
     assert!(told.ends_with("run hit\n"));
     assert_eq!(runner.runs(), 200);
+}
+
+#[test]
+fn rows_that_are_known_are_planned_and_told() {
+    let shop = Workshop::new();
+    let runner = FakeRunner::default().knowing("responses", 4, 6);
+    shop.run(&with("n: 5", "n: 4"), &FakeRunner::default());
+    expect![[r#"
+        prompts hit
+        responses partial 4/6: sample.n 4 -> 5 (p.yaml:5:62)
+        scores pending: waits for `responses`
+        pairs pending: waits for `scores`
+        lengths pending: waits for `responses`
+        tuned pending: waits for `pairs`
+        report pending: waits for `tuned`
+    "#]]
+    .assert_eq(&shop.plan(PIPELINE, &runner));
+    expect![[r#"
+        prompts hit
+        responses partial: sample.n 4 -> 5 (p.yaml:5:62)
+        scores ran: input.responses * -> * (p.yaml:6:36)
+        pairs ran: input.scores * -> * (p.yaml:7:32)
+        lengths ran: input.responses * -> * (p.yaml:8:30)
+        tuned ran: input.pairs * -> * (p.yaml:11:14)
+        report ran: input.candidate * -> * (p.yaml:15:57)
+        run ran
+    "#]]
+    .assert_eq(&shop.run(PIPELINE, &runner));
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_spec::stage::{Kind, Source};
 use sluice_spec::{Location, Options, Pipeline};
-use sluice_stages::{Device, InputData, Produced, StageContext, StageError, StageInput};
+use sluice_stages::{Device, InputData, Produced, Progress, Reading, RowCount, StageContext, StageError, StageInput};
 use sluice_store::{Artifact, ModelDigest, Output, RecordDraft, StageKey, Store};
 use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split};
 use tempfile::TempDir;
@@ -44,6 +44,8 @@ pub struct Bench {
     store: Store,
     made: BTreeMap<(String, String), Output>,
     n_keys: u8,
+    /// Stop a stage when so many of its rows are done.
+    pub stop_at: Option<u64>,
 }
 
 pub fn fixtures() -> PathBuf {
@@ -54,7 +56,7 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(folder.path().join(".sluice")).expect("a new store");
-        Self { folder, store, made: BTreeMap::new(), n_keys: 0 }
+        Self { folder, store, made: BTreeMap::new(), n_keys: 0, stop_at: None }
     }
 
     /// Copies a fixture's model folder to `name`, so that a test may damage it.
@@ -121,14 +123,17 @@ impl Bench {
 
     /// Runs a stage under overrides and commits its outputs.
     pub fn run(&mut self, stage: &str, set: &[&str]) -> Result<Produced, StageError> {
-        let options = Options { profile: None, set: set.iter().map(|set| (*set).to_owned()).collect() };
-        let pipeline =
-            sluice_spec::parse("pipeline.yaml", PIPELINE, &options).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let kind = &pipeline.stages.iter().find(|candidate| candidate.name.as_str() == stage).expect("a stage").kind;
+        let pipeline = pipeline(set);
+        let kind = kind(&pipeline, stage);
         let inputs = self.inputs(kind, &pipeline)?;
         let key = self.next_key();
         let attempt = self.store.begin(key).expect("an attempt");
-        let (progress, cancel) = (|_| (), AtomicBool::new(false));
+        let cancel = AtomicBool::new(false);
+        let progress = |progress: Progress| {
+            if self.stop_at.is_some_and(|stop| progress.done >= stop) {
+                cancel.store(true, Ordering::Relaxed);
+            }
+        };
         let produced = sluice_stages::run(
             kind,
             &StageContext {
@@ -148,6 +153,15 @@ impl Bench {
             self.made.insert((stage.to_owned(), output.name.clone()), output.clone());
         }
         Ok(produced)
+    }
+
+    /// How many rows a stage would make, and how many of them are known.
+    pub fn count(&self, stage: &str, set: &[&str]) -> Result<RowCount, StageError> {
+        let pipeline = pipeline(set);
+        let kind = kind(&pipeline, stage);
+        let inputs = self.inputs(kind, &pipeline)?;
+        let reading = Reading { store: &self.store, inputs: &inputs, device: Device::Cpu };
+        Ok(sluice_stages::count_rows(kind, reading)?.expect("a stage that makes rows one by one"))
     }
 
     pub fn output(&self, stage: &str, product: &str) -> &Output {
@@ -214,6 +228,15 @@ impl Bench {
         self.n_keys += 1;
         StageKey::from_bytes([self.n_keys; 32])
     }
+}
+
+fn pipeline(set: &[&str]) -> Pipeline {
+    let options = Options { profile: None, set: set.iter().map(|set| (*set).to_owned()).collect() };
+    sluice_spec::parse("pipeline.yaml", PIPELINE, &options).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+fn kind<'p>(pipeline: &'p Pipeline, stage: &str) -> &'p Kind {
+    &pipeline.stages.iter().find(|candidate| candidate.name.as_str() == stage).expect("a stage").kind
 }
 
 /// An error with its causes, without the folder of the test.
