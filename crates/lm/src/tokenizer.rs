@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 /// A tokenizer with its special ids.
@@ -53,13 +55,17 @@ impl Tokenizer {
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
         let file = folder.join("tokenizer.json");
         let bytes = read(&file)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|error| TokenizerError::Form { file: file.clone(), message: error.to_string() })?;
+        let wrong = |message: String| TokenizerError::Form { file: file.clone(), message };
+        // The library panics at a file that stops being text or JSON within its decoders.
+        let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| wrong(error.to_string()))?;
+        // And at some that are JSON and hold together badly, such as merges shorter than the prefix of their parts.
+        let parsed = catch_unwind(|| tokenizers::Tokenizer::from_bytes(&bytes));
+        let parsed = parsed.map_err(|_| wrong("its parts do not hold together".to_owned()))?;
+        let mut inner = parsed.map_err(|error| wrong(error.to_string()))?;
         // A file may carry the cutting and padding of somebody's training run; a text here is never cut.
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| TokenizerError::Form { file: file.clone(), message: error.to_string() })?;
+        inner.with_truncation(None).map_err(|error| wrong(error.to_string()))?;
         let config = Settings::load(folder)?;
         let n_ids = count_ids(&inner, &file)?;
         let digest = digest(&bytes, &config.specials);

@@ -97,10 +97,26 @@ fn faulty_files() {
         Some(r#"{"eos_token": {"content": "<stop>"}}"#),
         expect!["DIR/tokenizer_config.json: `eos_token` is `<stop>`, which is no token of the vocabulary"],
     );
+    // Files at which the library would panic: broken within a decoder.
+    for bytes in [&b"{\"version\": \"1.0\""[..], b"{\"decoder\": {\"type\": \0", b"{\"decoder\": {\"type\": \"\x80\"}}"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tokenizer.json"), bytes).unwrap();
+        let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: not a tokenizer of a known form"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_at_which_the_library_panics() {
+    let text = fs::read_to_string(fixture("llama3").join("tokenizer.json")).unwrap();
+    let prefix = "\"continuing_subword_prefix\": null";
+    assert!(text.contains(prefix));
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("tokenizer.json"), "{\"version\": \"1.0\"").unwrap();
+    let damaged = text.replace(prefix, "\"continuing_subword_prefix\": \"longer than its merges\"");
+    fs::write(folder.path().join("tokenizer.json"), damaged).unwrap();
     let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("tokenizer.json: not a tokenizer of a known form"), "{error}");
+    assert!(error.ends_with("not a tokenizer of a known form: its parts do not hold together"), "{error}");
 }
 
 #[test]
