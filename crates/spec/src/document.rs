@@ -6,12 +6,12 @@ use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::index::Index;
 use crate::interpolate::{Scope, resolve};
 use crate::location;
-use crate::names::{ModelName, ProfileName, StageName};
+use crate::names::{ModelName, ProfileName};
 use crate::overrides::Override;
 use crate::pipeline::{Model, Pipeline};
 use crate::reader::Reader;
 use crate::span::{SourceId, Sources, Span};
-use crate::stage::{KindName, Stage};
+use crate::stage::Stage;
 use crate::suggest::did_you_mean;
 use crate::tree::{Entry, Key, Node, Value};
 use crate::{Options, yaml};
@@ -72,7 +72,7 @@ fn assemble(
     let stages = section(&body, "stages", faults);
     let index = Index::of(models, stages, faults);
     let models = models.iter().filter_map(|entry| read_model(entry, &index, faults)).collect();
-    let stages: Vec<Stage> = stages.iter().filter_map(|entry| read_stage(entry, &index, faults)).collect();
+    let stages: Vec<Stage> = stages.iter().filter_map(|entry| Stage::read(entry, &index, faults)).collect();
     circle::report(&stages, faults);
     let profile = chosen.as_deref().map(ProfileName::new);
     Some(Pipeline { sources: sources.clone(), profile, models, stages })
@@ -298,15 +298,4 @@ fn read_model(entry: &Entry, index: &Index, faults: &mut Vec<Diagnostic>) -> Opt
     let mut reader = Reader::new(index, faults, &subject, entry.key.span);
     let location = location::read(&entry.value, &mut reader)?;
     Some(Model { name: ModelName::new(&entry.key.text), location, place: entry.value.span })
-}
-
-fn read_stage(entry: &Entry, index: &Index, faults: &mut Vec<Diagnostic>) -> Option<Stage> {
-    let names = KindName::ALL.map(KindName::name);
-    let subject = format!("stage `{}`", entry.key.text);
-    let mut reader = Reader::new(index, faults, &subject, entry.key.span);
-    let (name, body, kind_span) = reader.one_of(&entry.value, &names)?;
-    let kind = KindName::ALL.into_iter().find(|kind| kind.name() == name)?;
-    let kind = reader.under(name, kind_span, |reader| kind.read(body, reader))?;
-    let name = StageName::new(&entry.key.text);
-    Some(Stage { name, name_span: entry.key.span, kind_span, kind })
 }

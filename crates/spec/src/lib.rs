@@ -10,6 +10,7 @@ mod choice;
 mod circle;
 mod diagnostic;
 mod document;
+mod entry;
 mod index;
 mod interpolate;
 mod leaf;
@@ -27,7 +28,7 @@ mod yaml;
 
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Related};
 pub use leaf::{Leaf, LeafSink, LeafValue};
-pub use names::{ModelName, Product, ProfileName, StageName, TableKind};
+pub use names::{ModelName, Product, ProfileName, StageName, TableKind, Tag};
 pub use number::{
     Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Samples, Seed, Smoothing,
     Temperature,

@@ -35,6 +35,8 @@ name! {
     ModelName;
     /// A profile: a key under `profiles`.
     ProfileName;
+    /// A word that stages are selected by. Lower case, digits, `-` and `_`, so that it needs no quotes in a selector.
+    Tag;
 }
 
 /// The tables stages exchange, by name only: their columns live in crate `table`.

@@ -121,13 +121,18 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// The one key of a map that says which of several things it is, and what stands under that key.
+    /// The one key of a map that says which of several things it is, and what stands under that key. The keys in `beside`
+    /// may be there too.
     pub(crate) fn one_of<'n>(
         &mut self,
         node: &'n Node,
         names: &[&'static str],
+        beside: &[&'static str],
     ) -> Option<(&'static str, &'n Node, Span)> {
-        let expected = format!("a map with one key: {}", one_of(names));
+        let expected = match beside {
+            [] => format!("a map with one key: {}", one_of(names)),
+            _ => format!("a map with one of the keys {}", one_of(names)),
+        };
         let entries = match &node.value {
             Value::Map(entries) => entries.as_slice(),
             Value::Str(text) if names.contains(&text.as_str()) => {
@@ -149,10 +154,17 @@ impl<'a> Reader<'a> {
             self.report(fault.help(format!("write `{}: {{ ... }}`", name.unwrap_or(names[0]))));
             return None;
         }
-        for entry in entries.iter().filter(|entry| known(&entry.key.text).is_none()) {
+        let mut n_unknown = 0;
+        let is_known = |text: &str| known(text).is_some() || beside.contains(&text);
+        for entry in entries.iter().filter(|entry| !is_known(&entry.key.text)) {
+            n_unknown += 1;
             let message = format!("{} has no `{}`", self.whereabouts(), entry.key.text);
-            let help = did_you_mean(&entry.key.text, names.iter().copied())
-                .unwrap_or_else(|| format!("it is {}", one_of(names)));
+            let free = beside.iter().filter(|key| entries.iter().all(|entry| entry.key.text != **key));
+            let help =
+                did_you_mean(&entry.key.text, names.iter().chain(free).copied()).unwrap_or_else(|| match beside {
+                    [] => format!("it is {}", one_of(names)),
+                    _ => format!("it is {}; beside that it may have {}", one_of(names), one_of(beside)),
+                });
             self.report(Diagnostic::new(Code::UnknownKey, entry.key.span, message).help(help));
         }
         let mut chosen = entries.iter().filter_map(|entry| Some((known(&entry.key.text)?, entry)));
@@ -163,6 +175,10 @@ impl<'a> Reader<'a> {
             self.report(fault.related(first.key.span, "first").help("keep one of them"));
         } else if entries.is_empty() {
             self.wrong_type::<()>(node, &expected);
+        } else if first.is_none() && n_unknown == 0 {
+            let message = format!("{} does not say what it is", self.whereabouts());
+            let fault = Diagnostic::new(Code::MissingKey, self.head, message);
+            self.report(fault.help(format!("add one of the keys {}", one_of(names))));
         }
         first.map(|(name, entry)| (name, &entry.value, entry.key.span))
     }

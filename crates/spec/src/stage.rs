@@ -11,7 +11,7 @@ pub mod sql;
 pub mod train;
 
 use crate::leaf::LeafSink;
-use crate::names::{ModelName, Product, StageName};
+use crate::names::{ModelName, Product, StageName, Tag};
 use crate::reader::{Read, Reader};
 use crate::span::{Located, Span};
 use crate::tree::Node;
@@ -33,6 +33,8 @@ pub struct Stage {
     /// Where the kind stands.
     pub kind_span: Span,
     pub kind: Kind,
+    /// What the stage can be selected by, besides its name; each once.
+    pub tags: Vec<Tag>,
 }
 
 /// A kind with its parameters.

@@ -82,6 +82,7 @@ fn a_second_run_does_nothing() {
     check(PIPELINE, &default_written, nothing());
     let reordered = with("n: 5, temperature: 0.8", "temperature: 0.8, n: 5");
     check(PIPELINE, &format!("# another comment\n{reordered}"), nothing());
+    check(PIPELINE, &with("ties: drop } }", "ties: drop }, tags: [nightly] }"), nothing());
 }
 
 #[test]

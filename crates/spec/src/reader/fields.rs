@@ -119,6 +119,11 @@ impl<'r, 'a> Fields<'r, 'a> {
         }
     }
 
+    /// The keys that were asked for, for a map whose other keys are read elsewhere; in place of [`Fields::finish`].
+    pub(crate) fn asked(self) -> Vec<&'static str> {
+        self.asked
+    }
+
     /// Reports the keys nobody asked for.
     pub(crate) fn finish(self) {
         let Fields { entries, reader, asked } = self;

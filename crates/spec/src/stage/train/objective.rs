@@ -225,7 +225,7 @@ impl Reward {
 
 impl Read for Objective {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let (name, body, head) = reader.one_of(node, Self::NAMES)?;
+        let (name, body, head) = reader.one_of(node, Self::NAMES, &[])?;
         reader.under(name, head, |reader| {
             let mut fields = Fields::open(body, reader)?;
             let objective = Self::read_fields(name, &mut fields);

@@ -1,0 +1,86 @@
+//! One entry under `stages`: the kind, and the keys that may stand beside it.
+//!
+//! Owns those keys; refuses to know the parameters of a kind. None of them enters a stage's key: they say what is done
+//! with a stage and its result, not what the result is.
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::index::Index;
+use crate::names::{StageName, Tag};
+use crate::reader::{Fields, Read, Reader};
+use crate::span::Span;
+use crate::stage::{KindName, Stage};
+use crate::tree::{Entry, Node, Value};
+
+/// What stands beside the kind.
+struct Keys {
+    tags: Vec<Tag>,
+}
+
+impl Stage {
+    /// Reads a stage; `None` when its kind is not known or has faults.
+    pub(crate) fn read(entry: &Entry, index: &Index, faults: &mut Vec<Diagnostic>) -> Option<Stage> {
+        let subject = format!("stage `{}`", entry.key.text);
+        let mut reader = Reader::new(index, faults, &subject, entry.key.span);
+        let (Keys { tags }, beside) = Keys::read(&entry.value, &mut reader);
+        let names = KindName::ALL.map(KindName::name);
+        let (name, body, kind_span) = reader.one_of(&entry.value, &names, &beside)?;
+        let kind = KindName::ALL.into_iter().find(|kind| kind.name() == name)?;
+        let kind = reader.under(name, kind_span, |reader| kind.read(body, reader))?;
+        Some(Stage { name: StageName::new(&entry.key.text), name_span: entry.key.span, kind_span, kind, tags })
+    }
+}
+
+impl Keys {
+    /// Reads the keys of a stage that are not its kind, and says which keys those are.
+    fn read(node: &Node, reader: &mut Reader<'_>) -> (Keys, Vec<&'static str>) {
+        // Something else than a map is reported where the kind is looked for.
+        let empty = Node::empty_map(node.span);
+        let map = if node.entries().is_some() { node } else { &empty };
+        let Some(mut fields) = Fields::open(map, reader) else { return (Keys { tags: Vec::new() }, Vec::new()) };
+        let tags = fields.optional("tags").value.unwrap_or_default();
+        let Tags(tags) = tags;
+        (Keys { tags }, fields.asked())
+    }
+}
+
+/// One tag, or a list of them.
+#[derive(Default)]
+struct Tags(Vec<Tag>);
+
+impl Read for Tags {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let items = match &node.value {
+            Value::Str(_) => std::slice::from_ref(node),
+            Value::List(items) => items.as_slice(),
+            _ => return reader.wrong_type(node, "a text or a list of texts, as in `[nightly, gpu]`"),
+        };
+        let mut tags: Vec<(Tag, Span)> = Vec::new();
+        for item in items {
+            let Some(tag) = Tag::read(item, reader) else { continue };
+            match tags.iter().find(|(other, _)| *other == tag) {
+                Some((_, first)) => {
+                    let message = format!("{} names `{tag}` twice", reader.whereabouts());
+                    let fault = Diagnostic::new(Code::Contradiction, item.span, message);
+                    reader.report(fault.related(*first, "first").help("leave one of them out"));
+                }
+                None => tags.push((tag, item.span)),
+            }
+        }
+        Some(Tags(tags.into_iter().map(|(tag, _)| tag).collect()))
+    }
+}
+
+impl Read for Tag {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = String::read(node, reader)?;
+        let follows = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        if text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(follows) {
+            return Some(Tag::new(&text));
+        }
+        let message = format!("{} names `{text}`, which cannot be a tag", reader.whereabouts());
+        let fault = Diagnostic::new(Code::BadName, node.span, message);
+        let help = "a tag starts with a lower-case letter; letters, digits, `-` and `_` may follow";
+        reader.report(fault.help(help));
+        None
+    }
+}
