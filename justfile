@@ -16,10 +16,17 @@ default:
     @{{ just }} --list --unsorted
 
 # The whole workspace is selected each time, so that every command wants the same features of the dependencies and
-# nothing is compiled twice. The dev profile is the optimised one.
+# nothing is compiled twice. The dev profile is the optimised one. Where there is a GPU, the program is built for it if
+# that can be done (it takes LLVM, which the build fetches unless it is there), and `--device cpu` still leaves it alone.
 [private]
-build:
-    cargo build --workspace --bin sluice
+build *OPTIONS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if gpus=$(nvidia-smi --list-gpus 2>/dev/null) && [ -n "$gpus" ]; then
+        if cargo build --workspace --bin sluice --features cuda "$@"; then exit; fi
+        echo "the build for the GPU fails, as said above; this one is for the CPU" >&2
+    fi
+    cargo build --workspace --bin sluice "$@"
 
 # Run pipelines/NAME.yaml; ARGS go to `sluice run`
 [no-exit-message]
@@ -28,8 +35,7 @@ pipeline NAME *ARGS: build
 
 # Any other verb: `just sluice why pairs`
 [no-exit-message]
-sluice *ARGS:
-    @cargo build --quiet --workspace --bin sluice
+sluice *ARGS: (build "--quiet")
     @exec "{{ built }}/sluice" "$@"
 
 # Every test; `cargo nextest` runs them where it is installed
@@ -105,7 +111,7 @@ gpu-check:
         exit 0
     fi
     echo "$gpus"
-    cargo build --workspace --example gpu_check --features sluice-stages/cuda
+    cargo build --workspace --example gpu_check --features cuda
     exec "{{ built }}/examples/gpu_check"
 
 # An example of crate `tests`, built and run

@@ -1,7 +1,8 @@
 //! The crates keep to the map: arrows point downwards only, and the map names functions that exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 use sluice_tests::workspace;
@@ -76,6 +77,25 @@ fn arrows_point_downwards_and_are_on_the_map() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What a build without the feature `cuda` is made of.
+#[test]
+fn the_build_for_the_cpu_has_no_cuda_in_it() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--edges", "normal,build", "--prefix", "none", "--format", "{lib}"])
+        .args(["--offline", "--locked"])
+        .current_dir(workspace())
+        .output()
+        .expect("cargo tree");
+    let told = String::from_utf8_lossy(&tree.stderr);
+    assert!(tree.status.success(), "cargo tree: {told}");
+    let crates = String::from_utf8(tree.stdout).expect("names of crates");
+    let crates: BTreeSet<&str> = crates.lines().map(str::trim).collect();
+    assert!(crates.contains("burn_flex"), "the backend of the CPU is not among {crates:?}");
+    for of_gpus in ["cubecl", "cubecl_core", "cubecl_cuda", "cubecl_llvm", "cudarc", "turso"] {
+        assert!(!crates.contains(of_gpus), "{of_gpus} is in the build for the CPU");
+    }
 }
 
 #[test]

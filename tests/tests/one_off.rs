@@ -182,3 +182,19 @@ fn rows_that_do_not_fit_are_named() {
     check("broken.jsonl", "broken.jsonl:2: not a JSON object");
     check("none.jsonl", "there is no file none.jsonl");
 }
+
+#[test]
+fn a_gpu_that_is_not_there_is_told_in_one_sentence() {
+    let project = Project::new();
+    let model = fixture("gemma2-tiny").display().to_string();
+    let arguments =
+        |device| ["generate", "--model", &model, "--prompt", "x", "--max-new-tokens", "1", "--device", device];
+    let said = project.sluice(arguments("cuda:99")).ended(2);
+    assert_eq!(said.out, "");
+    let lines: Vec<&str> = said.err.lines().filter(|line| !line.starts_with("warning: ")).collect();
+    assert_eq!(lines.len(), 1, "{}", said.err);
+    assert!(lines[0].contains("cuda:99"), "{}", said.err);
+    project.sluice(arguments("auto")).ended(0);
+    let said = project.sluice(arguments("gpu")).ended(2);
+    assert!(said.err.contains("auto, cpu or cuda:N is needed"), "{}", said.err);
+}

@@ -25,7 +25,9 @@ fn after_long_help() -> String {
     format!(
         "Exit codes:\n{}\nEnvironment:\n  NO_COLOR        turns colours off\n  SLUICE_LOG      what to log, as in \
          `debug` or `sluice=trace`; -v and -vv are shorter\n  SLUICE_COMMAND  how this program is called in the \
-         commands it suggests, as in `just sluice`\n",
+         commands it suggests, as in `just sluice`\n  SLUICE_KERNELS  the folder of compiled GPU kernels and of what \
+         was measured to choose them; it may be\n                  copied to another machine with the same GPU \
+         [default: sluice/kernels in the user's cache]\n",
         exit::table()
     )
 }
@@ -66,9 +68,8 @@ pub struct Global {
     /// Put a value into the pipeline file, as in `--set params.seed=1`; may be repeated
     #[arg(long, global = true, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// What models run on: auto or cpu [default: auto]
-    #[arg(long, global = true, value_enum, default_value_t = DeviceChoice::Auto)]
-    #[arg(hide_possible_values = true, hide_default_value = true)]
+    /// What models run on: auto, cpu or cuda:N [default: auto, which is cuda:0 where a build with CUDA finds a GPU]
+    #[arg(long, global = true, value_parser = device, default_value = "auto", hide_default_value = true)]
     pub device: DeviceChoice,
     /// Answer in JSON
     #[arg(long, global = true)]
@@ -96,12 +97,23 @@ pub struct Global {
 }
 
 /// What models run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The best there is
+    /// The best there is.
     Auto,
-    /// The processor
+    /// The processor.
     Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match (text, text.strip_prefix("cuda:").map(str::parse)) {
+        ("auto", _) => Ok(DeviceChoice::Auto),
+        ("cpu", _) => Ok(DeviceChoice::Cpu),
+        (_, Some(Ok(index))) => Ok(DeviceChoice::Cuda(index)),
+        _ => Err("auto, cpu or cuda:N is needed, as in cuda:0".to_owned()),
+    }
 }
 
 /// When to colour.
@@ -383,5 +395,21 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_are_named_as_in_pytorch() {
+        for (text, expected) in [
+            ("auto", Some(DeviceChoice::Auto)),
+            ("cpu", Some(DeviceChoice::Cpu)),
+            ("cuda:0", Some(DeviceChoice::Cuda(0))),
+            ("cuda:12", Some(DeviceChoice::Cuda(12))),
+            ("cuda", None),
+            ("cuda:-1", None),
+            ("cuda:0x", None),
+            ("gpu", None),
+        ] {
+            assert_eq!(device(text).ok(), expected, "{text}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! only one that looks at environment, clock, terminal and current folder; what it shows is made by the others.
 
 mod args;
+mod device;
 mod exit;
 mod interrupt;
 mod log;

@@ -35,18 +35,21 @@ pub fn open(reference: &str, world: &World, quiet: bool) -> Result<Checkpoint, F
 }
 
 /// The causal language model of an opened folder.
-pub fn causal(model: &Checkpoint) -> Result<CausalModel, Failure> {
-    load(model, load_causal)
+pub fn causal(model: &Checkpoint, device: sluice_stages::Device) -> Result<CausalModel, Failure> {
+    load(model, device, load_causal)
 }
 
 /// The reward model of an opened folder.
-pub fn reward(model: &Checkpoint) -> Result<RewardModel, Failure> {
-    load(model, load_reward)
+pub fn reward(model: &Checkpoint, device: sluice_stages::Device) -> Result<RewardModel, Failure> {
+    load(model, device, load_reward)
 }
 
-fn load<M>(model: &Checkpoint, load: impl FnOnce(&Checkpoint, &Device) -> Result<M, LoadError>) -> Result<M, Failure> {
-    let device = sluice_stages::model::device(sluice_stages::Device::Cpu);
-    let device = device.map_err(|error| Failure::new(Exit::Usage, error))?;
+fn load<M>(
+    model: &Checkpoint,
+    device: sluice_stages::Device,
+    load: impl FnOnce(&Checkpoint, &Device) -> Result<M, LoadError>,
+) -> Result<M, Failure> {
+    let device = sluice_stages::model::device(device).map_err(|error| Failure::new(Exit::Usage, error))?;
     load(model, &device).map_err(|error| Failure::new(Exit::Usage, error))
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use sluice_engine::{Engine, EngineError, PlanState};
 use sluice_plan::Plan;
 use sluice_spec::{StageName, did_you_mean};
-use sluice_stages::Device;
 use sluice_store::{Record, RunId, RunManifest, Store, StoreError};
 
-use crate::args::{DeviceChoice, Global};
+use crate::args::Global;
+use crate::device;
 use crate::exit::{Exit, Failure};
 use crate::pipeline_file;
 use crate::wire::{Wire, exit_of_store};
@@ -61,7 +61,7 @@ impl Session {
         let pipeline = pipeline_file::load(named.clone(), &self.global, &self.world, &self.store)?;
         let name = pipeline.sources.name().to_owned();
         let plan = sluice_plan::plan(pipeline).map_err(|faults| Failure::new(Exit::Usage, faults))?;
-        let device = device(self.global.device);
+        let device = device::chosen(self.global.device);
         let wire = Wire::new(&self.world.project, &self.store, device, &self.world.hub);
         Ok((Project { plan, name, named, wire }, rest))
     }
@@ -143,12 +143,6 @@ impl Project {
                 did_you_mean(word, known.iter().copied()).unwrap_or_else(|| format!("it has {}", known.join(", ")));
             Failure::usage(format!("{} has no stage `{word}`", self.name)).help(help)
         })
-    }
-}
-
-fn device(choice: DeviceChoice) -> Device {
-    match choice {
-        DeviceChoice::Auto | DeviceChoice::Cpu => Device::Cpu,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::world::tidy;
 pub struct Wire {
     project: PathBuf,
     store: Store,
-    device: Device,
+    pub device: Device,
     hub: PathBuf,
     started: Instant,
     pub numerics: Numerics,

@@ -28,6 +28,8 @@ pub struct World {
     pub command: String,
     /// The local cache of published models.
     pub hub: PathBuf,
+    /// Where compiled GPU kernels are kept.
+    pub kernels: PathBuf,
 }
 
 impl World {
@@ -52,6 +54,7 @@ impl World {
             columns: columns(),
             command: command(),
             hub: hub(),
+            kernels: kernels(),
             project,
             store,
         }
@@ -92,6 +95,13 @@ fn hub() -> PathBuf {
     let home = || folder("HF_HOME").or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")));
     let usual = || folder("HOME").unwrap_or_default().join(".cache").join("huggingface");
     folder("HF_HUB_CACHE").unwrap_or_else(|| home().unwrap_or_else(usual).join("hub"))
+}
+
+/// The folder of compiled GPU kernels: they are of a machine, not of a store.
+fn kernels() -> PathBuf {
+    let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = || folder("XDG_CACHE_HOME").unwrap_or_else(|| folder("HOME").unwrap_or_default().join(".cache"));
+    folder("SLUICE_KERNELS").unwrap_or_else(|| cache().join("sluice").join("kernels"))
 }
 
 /// `sluice` as it was called, or as `SLUICE_COMMAND` says it is.

@@ -6,6 +6,7 @@
 pub mod causal;
 pub mod checkpoint;
 pub mod config;
+pub mod device;
 pub mod gemma2;
 pub mod generate;
 pub mod kernel;

@@ -137,12 +137,18 @@ pub fn run(kind: &Kind, context: &StageContext<'_>) -> Result<Produced, StageErr
     match kind {
         Kind::Ingest(params) => ingest::run(params, context),
         Kind::Pair(params) => pair::run(params, context),
-        Kind::Sample(params) => sample::run(params, context),
-        Kind::Score(params) => score::run(params, context),
-        Kind::Train(params) => train::run(params, context),
-        Kind::Evaluate(params) => evaluate::run(params, context),
+        Kind::Sample(params) => on_device(sample::run(params, context)?, context),
+        Kind::Score(params) => on_device(score::run(params, context)?, context),
+        Kind::Train(params) => on_device(train::run(params, context)?, context),
+        Kind::Evaluate(params) => on_device(evaluate::run(params, context)?, context),
         Kind::Sql(params) => sql::run(params, context),
     }
+}
+
+/// Says which device computed it.
+fn on_device(mut produced: Produced, context: &StageContext<'_>) -> Result<Produced, StageError> {
+    produced.facts.insert("device".to_owned(), model::device_name(context.device)?);
+    Ok(produced)
 }
 
 /// How many rows a stage would make, and how many of them earlier runs made; `None` for a stage that is made as a whole.

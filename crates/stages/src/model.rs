@@ -5,6 +5,7 @@
 
 use burn::tensor::Device;
 use sluice_lm::checkpoint::Checkpoint;
+use sluice_lm::device::{GpuError, gpu};
 use sluice_lm::model::{CausalModel, LoadError, load_causal, load_reward};
 use sluice_lm::reward::RewardModel;
 use sluice_store::ModelDigest;
@@ -32,8 +33,8 @@ pub struct Judge {
 pub enum ModelError {
     #[error("load `{role}`")]
     Load { role: String, source: LoadError },
-    #[error("this build computes on the CPU alone; CUDA device {index} needs one with the feature `cuda`")]
-    NoCuda { index: usize },
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
 }
 
 impl Policy {
@@ -56,10 +57,15 @@ impl Judge {
 pub fn device(wanted: crate::Device) -> Result<Device, ModelError> {
     match wanted {
         crate::Device::Cpu => Ok(Device::flex()),
-        #[cfg(feature = "cuda")]
-        crate::Device::Cuda { index } => Ok(Device::cuda(index)),
-        #[cfg(not(feature = "cuda"))]
-        crate::Device::Cuda { index } => Err(ModelError::NoCuda { index }),
+        crate::Device::Cuda { index } => Ok(gpu(index)?.device),
+    }
+}
+
+/// What a device is called: `cpu`, `cuda:0 (NVIDIA H200)`.
+pub fn device_name(device: crate::Device) -> Result<String, ModelError> {
+    match device {
+        crate::Device::Cpu => Ok("cpu".to_owned()),
+        crate::Device::Cuda { index } => Ok(format!("cuda:{index} ({})", gpu(index)?.name)),
     }
 }
 

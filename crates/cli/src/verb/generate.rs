@@ -15,6 +15,7 @@ use sluice_stages::row_key::row_seed;
 use sluice_table::PromptId;
 
 use crate::args::{Generate, Global};
+use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::model_folder::{Row, causal, conversation, expect_askable, open, rows};
@@ -52,7 +53,7 @@ pub fn run(global: &Global, world: &World, args: &Generate) -> Outcome {
         stop_ids: if args.ignore_stop { Vec::new() } else { model.eos_ids() },
         max_batch: MAX_BATCH,
     };
-    let causal = causal(&model)?;
+    let causal = causal(&model, device::ready(global, world)?)?;
     let cancel = interrupt::flag(|| err("stopping; answers that are done are printed\n"));
     // Answers end in no fixed order and are told in that of the rows.
     let mut done: Vec<Option<Completion>> = vec![None; requests.len()];

@@ -8,6 +8,7 @@ use sluice_train::logps::pair_logps;
 use sluice_train::objective::{MarginLoss, Objective, PairFacts, Simpo};
 
 use crate::args::{Global, Logprobs, PromptKeep, ResponseHeader, Truncation};
+use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::model_folder::{Row, causal, expect_room, open, rows};
@@ -22,7 +23,7 @@ pub fn run(global: &Global, world: &World, args: &Logprobs) -> Outcome {
     let formatter = formatter(args, &model)?;
     let rows = rows(&args.input)?;
     let pairs: Vec<TokenPair> = rows.iter().map(|row| pair(row, &model, &formatter)).collect::<Result<_, _>>()?;
-    let causal = causal(&model)?;
+    let causal = causal(&model, device::ready(global, world)?)?;
     let cancel = interrupt::flag(|| err("stopping\n"));
     let Some(sums) = pair_logps(&causal, &pairs, MAX_BATCH_TOKENS, &cancel) else { return Ok(Exit::Interrupted) };
     for ((row, pair), (chosen, rejected)) in rows.iter().zip(&pairs).zip(sums) {

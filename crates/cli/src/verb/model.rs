@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::Head;
+use sluice_stages::Device;
 
 use crate::args::Global;
 use crate::exit::{Exit, Failure, Outcome};
@@ -71,8 +72,8 @@ fn refused(model: &Checkpoint) -> Vec<String> {
         return Vec::new();
     }
     let loaded = match model.config.head {
-        Head::CausalLm => causal(model).map(drop),
-        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => reward(model).map(drop),
+        Head::CausalLm => causal(model, Device::Cpu).map(drop),
+        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => reward(model, Device::Cpu).map(drop),
     };
     match loaded {
         Ok(()) => Vec::new(),

@@ -7,7 +7,8 @@ use sluice_engine::{RunOptions, RunReport, StageReport};
 use sluice_spec::stage::Kind;
 use sluice_store::Outcome as Ended;
 
-use crate::args::Run;
+use crate::args::{Global, Run};
+use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::output::{err, out};
@@ -27,6 +28,8 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     let (project, targets) = session.project(&args.words)?;
     let targets = project.targets(targets)?;
     preflight::check(&project, &targets)?;
+    device::found(project.wire.device, &session.world)?;
+    tell_device(session, &project);
     let watch: Arc<dyn Watch> = Arc::from(watcher(&session.global, &session.world));
     let announcer = watch.clone();
     let cancel = interrupt::flag(move || announcer.interrupted(STOPPING));
@@ -42,6 +45,14 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
         tell_failures(session, &report);
     }
     Ok(exit)
+}
+
+/// Where there is a choice, what was chosen.
+fn tell_device(session: &Session, project: &Project) {
+    let Global { json, quiet, device: choice, .. } = &session.global;
+    if let Some(told) = device::told(project.wire.device, *choice).filter(|_| !json && !quiet) {
+        err(format!("{told}\n"));
+    }
 }
 
 /// The exit of the first failure, in plan order.

@@ -6,6 +6,7 @@ use sluice_lm::reward::{HeadDtype, Reward, ScoreError};
 use sluice_stages::score::score_in_batches;
 
 use crate::args::{Global, Score};
+use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::model_folder::{conversation, expect_room, open, reward, rows};
@@ -30,7 +31,7 @@ pub fn run(global: &Global, world: &World, args: &Score) -> Outcome {
         expect_room(&model, tokens.len()).map_err(|message| row.fault(message))?;
         ids.push(tokens);
     }
-    let judge = reward(&model)?;
+    let judge = reward(&model, device::ready(global, world)?)?;
     let cancel = interrupt::flag(|| err("stopping\n"));
     let rewards = score_in_batches(&judge, ids, HeadDtype::F32, MAX_BATCH_TOKENS, &cancel, &mut |_| {});
     let failed = |error: ScoreError| {
