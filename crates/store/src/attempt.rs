@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -253,8 +254,33 @@ fn publish_folder(private: &Path, public: &Path, expected: ContentHash) -> Resul
         }
         fs::remove_dir_all(public).map_err(|error| StoreError::io("remove damaged", public, error))?;
     }
-    fs::rename(private, public).map_err(|error| StoreError::io("publish", public, error))?;
+    match fs::rename(private, public) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let copy = copy_folder_beside(private, public)?;
+            fs::rename(&copy, public).map_err(|error| StoreError::io("publish", public, error))?;
+        }
+        renamed => renamed.map_err(|error| StoreError::io("publish", public, error))?,
+    }
     disk::sync_folder(public.parent().unwrap_or(Path::new(".")))
+}
+
+/// A copy of a sealed folder under a private name beside `public`, which is on another device.
+fn copy_folder_beside(private: &Path, public: &Path) -> Result<PathBuf, StoreError> {
+    let copy = disk::beside(public);
+    let whole = || -> Result<(), StoreError> {
+        for file in files_below(private)? {
+            let (from, to) = (private.join(&file), copy.join(&file));
+            disk::create_folder(to.parent().unwrap_or(&copy))?;
+            let copied = fs::copy(&from, &to).and_then(|_| fs::File::open(&to)?.sync_all());
+            copied.map_err(|error| StoreError::io("write", &to, error))?;
+        }
+        disk::sync_folder(&copy)
+    };
+    whole().inspect_err(|_| {
+        // What was the matter is in the error.
+        let _ = fs::remove_dir_all(&copy);
+    })?;
+    Ok(copy)
 }
 
 /// The content address of a folder: over its files' sorted relative paths and hashes.

@@ -95,11 +95,28 @@ fn write_private(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Re
 pub(crate) fn publish_if_absent(private: &Path, public: &Path) -> Result<Put, StoreError> {
     let folder = public.parent().unwrap_or(Path::new("."));
     create_folder(folder)?;
-    let put = link_if_absent(private, public)?;
+    let put = match link_if_absent(private, public) {
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
+            let copy = copy_beside(private, public)?;
+            fs::remove_file(private).map_err(|error| StoreError::io("remove", private, error))?;
+            link_if_absent(&copy, public)?
+        }
+        put => put?,
+    };
     if put == Put::Created {
         sync_folder(folder)?;
     }
     Ok(put)
+}
+
+/// A copy of a finished file under a private name beside `public`, synced: a user may have moved a folder of the store to
+/// another device, and no name leads from one device to another.
+pub(crate) fn copy_beside(private: &Path, public: &Path) -> Result<PathBuf, StoreError> {
+    let copy = |copy: &Path| -> io::Result<()> {
+        fs::copy(private, copy)?;
+        File::open(copy)?.sync_all()
+    };
+    write_private(public, copy)
 }
 
 /// Write a small file under its public name unless the name is taken, without a sync: for files that may be
@@ -198,9 +215,13 @@ impl<W: Write> HashingWriter<W> {
         Self { inner, hasher: blake3::Hasher::new(), bytes: 0 }
     }
 
-    /// The inner writer, the hash of all bytes, and their number.
-    pub fn finish(self) -> (W, ContentHash, u64) {
-        (self.inner, ContentHash::from_bytes(*self.hasher.finalize().as_bytes()), self.bytes)
+    /// The hash of all bytes so far, and their number.
+    pub fn written(&self) -> (ContentHash, u64) {
+        (ContentHash::from_bytes(*self.hasher.finalize().as_bytes()), self.bytes)
+    }
+
+    pub fn inner(&self) -> &W {
+        &self.inner
     }
 }
 

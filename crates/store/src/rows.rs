@@ -98,6 +98,11 @@ impl KnownRows {
         self.places.is_empty()
     }
 
+    /// The keys there are rows of, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = RowKey> + '_ {
+        self.places.keys().copied()
+    }
+
     /// Whether there is a row of this key; its bytes are not looked at.
     pub fn contains(&self, key: RowKey) -> bool {
         self.places.contains_key(&key)
@@ -204,6 +209,15 @@ impl RowWriter {
         sync().map_err(|error| StoreError::io("sync", &self.path, error))?;
         (self.n_unsynced, self.synced_s) = (0, now_s);
         Ok(())
+    }
+}
+
+impl Drop for RowWriter {
+    fn drop(&mut self) {
+        if self.n_unsynced > 0 {
+            // Whoever stops a run is told how many rows are kept. A failure here costs rows only if the power goes, too.
+            let _ = self.rows.sync_data().and_then(|()| self.keys.sync_data());
+        }
     }
 }
 

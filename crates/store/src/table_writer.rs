@@ -74,10 +74,12 @@ impl<'a> TableWriter<'a> {
 
     /// Close, sync, and hand the file to the attempt, which publishes it when it commits.
     pub fn finish(self) -> Result<TableArtifact, StoreError> {
-        let Self { attempt, name, path, schema: _, parquet, logical, n_rows } = self;
-        let writer = parquet.into_inner().map_err(|source| parquet_error("finish", &name, &path, source))?;
-        let (file, blob, bytes) = writer.finish();
-        file.sync_all().map_err(|error| StoreError::io("sync", &path, error))?;
+        let Self { attempt, name, path, schema: _, mut parquet, logical, n_rows } = self;
+        // Not `into_inner`, whose error has lost what the system answered: a full disk must not lose its advice.
+        parquet.finish().map_err(|source| parquet_error("finish", &name, &path, source))?;
+        parquet.sync().map_err(|error| StoreError::io("write", &path, error))?;
+        let (blob, bytes) = parquet.inner().written();
+        parquet.inner().inner().sync_all().map_err(|error| StoreError::io("sync", &path, error))?;
         let table = TableArtifact { digest: logical.finish(), blob, n_rows, bytes };
         attempt.keep(&name, path, Artifact::Table(table.clone()));
         Ok(table)

@@ -202,6 +202,34 @@ fn a_checkpoint_is_sealed_and_addressed_by_its_files() {
     assert_eq!(error.to_string(), "output `checkpoint` is a checkpoint, not a table");
 }
 
+/// Someone has moved the large folders to a large disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_may_span_two_devices() {
+    let (_folder, store) = store();
+    let other = tempfile::TempDir::new_in("/dev/shm").expect("a folder in memory");
+    fs::create_dir_all(store.root()).expect("a folder");
+    for name in ["objects", "checkpoints"] {
+        fs::create_dir(other.path().join(name)).expect("a folder");
+        std::os::unix::fs::symlink(other.path().join(name), store.root().join(name)).expect("a link");
+    }
+    let attempt = store.begin(KEY).expect("an attempt");
+    let mut table = attempt.write_table("rows", numbers(&[1, 2]).schema()).expect("a table");
+    table.write(&numbers(&[1, 2])).expect("rows");
+    let table = Output { name: "rows".to_owned(), artifact: Artifact::Table(table.finish().expect("a table")) };
+    let folder = attempt.folder("checkpoint").expect("a folder");
+    fs::create_dir(folder.path().join("part")).expect("a folder");
+    fs::write(folder.path().join("part/model"), b"weights").expect("a file");
+    let checkpoint = folder.seal(ModelDigest::from_bytes([7; 32])).expect("a checkpoint");
+    let checkpoint = Output { name: "checkpoint".to_owned(), artifact: Artifact::Checkpoint(checkpoint) };
+    attempt.commit(draft(vec![table.clone(), checkpoint.clone()])).expect("a commit");
+    let store = Store::open(store.root()).expect("a store");
+    assert_eq!(store.read_table(&table).expect("rows"), [numbers(&[1, 2])]);
+    let found = store.checkpoint_path(&checkpoint).expect("a checkpoint");
+    assert_eq!(fs::read(found.join("part/model")).expect("a file"), b"weights");
+    assert!(files(other.path()).iter().all(|name| !name.contains("/.")), "{:?}", files(other.path()));
+}
+
 #[test]
 fn a_commit_names_only_what_was_written() {
     let (_folder, store) = store();

@@ -28,6 +28,23 @@ fn a_changed_file_has_a_new_digest() {
     assert!(matches!(missing, StoreError::Io { .. }));
 }
 
+/// After the clock has been set back, a file may change and keep its time.
+#[test]
+fn a_file_from_the_future_is_digested_each_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("rows.csv");
+    let future = SystemTime::now() + Duration::from_secs(86_400);
+    let digest = |text: &str| {
+        fs::write(&path, text).expect("a file");
+        fs::File::options().write(true).open(&path).expect("a file").set_modified(future).expect("a time");
+        let store = Store::open(folder.path().join("s")).expect("a store");
+        let digest = store.file_digest(&path).expect("a digest");
+        store.save_stat_cache().expect("saved");
+        digest
+    };
+    assert_ne!(digest("a,b\n1,2\n"), digest("a,b\n1,3\n"));
+}
+
 #[test]
 fn an_unchanged_folder_is_not_digested_again_by_the_next_process() {
     let folder = tempfile::tempdir().expect("a folder");
