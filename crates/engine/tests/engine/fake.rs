@@ -183,17 +183,23 @@ fn write(job: &Job<'_>, product: Product, text: &str) -> Result<Output, StageFai
 pub struct Workshop {
     folder: Arc<tempfile::TempDir>,
     numerics: Numerics,
+    clock: fn() -> u64,
 }
 
 impl Workshop {
     pub fn new() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a folder"));
-        Self { folder, numerics: Numerics::new("cpu-f32") }
+        Self { folder, numerics: Numerics::new("cpu-f32"), clock: || 1_000 }
     }
 
     /// The same folder with other arithmetic.
     pub fn with_numerics(&self, numerics: &str) -> Self {
-        Self { folder: self.folder.clone(), numerics: Numerics::new(numerics) }
+        Self { folder: self.folder.clone(), numerics: Numerics::new(numerics), clock: self.clock }
+    }
+
+    /// The same folder at another time.
+    pub fn at(&self, clock: fn() -> u64) -> Self {
+        Self { folder: self.folder.clone(), numerics: self.numerics.clone(), clock }
     }
 
     /// The store as the next process finds it.
@@ -205,7 +211,7 @@ impl Workshop {
         let pipeline = sluice_spec::parse("p.yaml", text, &sluice_spec::Options::default()).expect("a pipeline");
         let plan = sluice_plan::plan(pipeline).expect("a plan");
         let store = self.store();
-        let (numerics, clock) = (&self.numerics, || 1_000);
+        let (numerics, clock) = (&self.numerics, self.clock);
         then(Engine { plan: &plan, store: &store, runner, numerics, pipeline: "p", clock })
     }
 

@@ -303,6 +303,28 @@ fn why_compares_with_the_result_before() {
 }
 
 #[test]
+fn a_clock_that_goes_back_changes_nothing() {
+    let shop = Workshop::new();
+    let runner = FakeRunner::default();
+    let changed = with("ties: drop", "ties: first");
+    shop.at(|| 2_000_000).run(PIPELINE, &runner);
+    shop.at(|| 1_000).run(&changed, &runner);
+    // What came last is told by the runs' numbers, and what holds by keys: neither is a time.
+    expect![[r#"
+        pairs, against r1
+          pair.ties drop -> first (p.yaml:7:46)"#]]
+    .assert_eq(&shop.at(|| 0).why(&changed, &runner, "pairs"));
+    assert!(shop.at(|| 0).run(PIPELINE, &runner).ends_with("run hit\n"));
+    let store = shop.store();
+    let times = store.runs().expect("runs").into_iter().map(|run| {
+        let manifest = store.run(run).expect("a readable store").expect("a manifest");
+        (run.to_string(), manifest.started_unix_ms)
+    });
+    let expected = [("r1".to_owned(), 2_000_000), ("r2".to_owned(), 1_000), ("r3".to_owned(), 0)];
+    assert_eq!(times.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn two_engines_at_once_share_one_result() {
     let shop = Workshop::new();
     let runner = FakeRunner::default().taking_ms(20);
