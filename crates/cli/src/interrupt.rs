@@ -1,4 +1,5 @@
-//! Ctrl-C: the first asks the run to stop where nothing is lost, the second ends the process at once.
+//! Ctrl-C, and what a system sends to end a program (SIGTERM, SIGHUP): the first asks the run to stop where nothing is lost,
+//! the second ends the process at once.
 //! Either is safe: what is committed stays, and what is not was never visible.
 
 use std::sync::Arc;

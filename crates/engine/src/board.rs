@@ -1,8 +1,9 @@
 //! Where every stage of a run stands. One enum, and one place where it changes; the events and the run's
 //! manifest follow from that one place. It refuses to decide what happens next.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sluice_spec::{Stage, StageName};
@@ -12,7 +13,7 @@ use crate::event::{Event, StageInfo};
 use crate::reason::Reason;
 use crate::report::{self, RunReport, StageReport};
 use crate::resolve::Resolved;
-use crate::runner::StageFailure;
+use crate::runner::{Progress, StageFailure};
 
 /// Where a stage stands. `Waiting` leads to everything, `Ready` to `Running` or `Interrupted`, `Running` to an
 /// end; the others are ends.
@@ -193,14 +194,31 @@ impl<'a> Board<'a> {
     }
 
     /// Close the run: the report, the last event, the last manifest.
-    pub fn finish(mut self) -> Result<RunReport, StoreError> {
+    pub fn finish(mut self, reached: &Reached) -> Result<RunReport, StoreError> {
         let seconds = self.started.elapsed().as_secs_f64();
-        let reports = self.stages.iter().zip(&self.states).map(|(stage, state)| stage_report(stage, state)).collect();
+        let report = |(stage, state): (&&Stage, &StageState)| stage_report(stage, state, reached);
+        let reports = self.stages.iter().zip(&self.states).map(report).collect();
         let run = self.manifest.as_ref().map(|manifest| manifest.run);
         let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports);
         self.write_manifest(report.outcome)?;
         (self.events)(Event::RunFinished(report.clone()));
         Ok(report)
+    }
+}
+
+/// How far each stage has told to be.
+#[derive(Default)]
+pub(crate) struct Reached(Mutex<HashMap<StageName, Progress>>);
+
+impl Reached {
+    pub fn hear(&self, event: &Event) {
+        if let Event::StageProgress { stage, progress } = event {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(stage.clone(), *progress);
+        }
+    }
+
+    fn of(&self, stage: &StageName) -> Option<Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(stage).copied()
     }
 }
 
@@ -221,7 +239,7 @@ fn run_stages(stages: &[&Stage], states: &[StageState]) -> Vec<RunStage> {
     stages.iter().zip(states).map(entry).collect()
 }
 
-fn stage_report(stage: &Stage, state: &StageState) -> StageReport {
+fn stage_report(stage: &Stage, state: &StageState, reached: &Reached) -> StageReport {
     let mut report = StageReport {
         name: stage.name.clone(),
         kind: stage.kind.name().name(),
@@ -233,11 +251,13 @@ fn stage_report(stage: &Stage, state: &StageState) -> StageReport {
         key: state.key(),
         reason: None,
         error: None,
+        progress: None,
         failure: None,
         record: None,
     };
     match state {
-        StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } | StageState::Interrupted => {}
+        StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } => {}
+        StageState::Interrupted => report.progress = reached.of(&stage.name),
         StageState::Done { record, how, reason, seconds, divergence: _ } => {
             report.rows = report::rows(record);
             report.rows_reused = if *how == Outcome::Hit { 0 } else { record.n_rows_reused };

@@ -8,7 +8,7 @@ use sluice_spec::StageName;
 use sluice_store::{Outcome, Record, RunId, StageKey};
 
 use crate::event::as_text;
-use crate::runner::StageFailure;
+use crate::runner::{Progress, StageFailure};
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +53,9 @@ pub struct StageReport {
     /// What went wrong, or which stage blocks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How far it was when the user stopped it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// The failure itself, for whoever shows it with its causes.
     #[serde(skip)]
     pub failure: Option<Arc<StageFailure>>,

@@ -10,7 +10,7 @@ use sluice_plan::Plan;
 use sluice_spec::{Source, Stage, StageName};
 use sluice_store::{Outcome, Store, StoreError};
 
-use crate::board::{Board, RunHeader, StageState};
+use crate::board::{Board, Reached, RunHeader, StageState};
 use crate::event::Event;
 use crate::history::History;
 use crate::key::{Numerics, runs_a_model};
@@ -89,6 +89,11 @@ impl<'a> Engine<'a> {
             profile: self.plan.pipeline().profile.as_ref().map(|profile| profile.as_str()),
             started_unix_ms: (self.clock)(),
         };
+        let reached = Reached::default();
+        let events = &|event: Event| {
+            reached.hear(&event);
+            events(event);
+        };
         let mut resolver = self.resolver();
         let mut board = Board::begin(stages, self.store, header, events)?;
         let (store, pipeline) = (self.store, self.plan.pipeline());
@@ -109,7 +114,7 @@ impl<'a> Engine<'a> {
         })?;
         // Losing it costs the next run some reading.
         let _ = self.store.save_stat_cache();
-        Ok(board.finish()?)
+        Ok(board.finish(&reached)?)
     }
 
     /// Move every waiting stage whose inputs are settled: to its result, to ready, or to the end it shares with

@@ -120,8 +120,12 @@ fn line(stage: &StageReport) -> StageLine {
 /// What one would ask next about a stage, if its numbers have it.
 fn note(stage: &StageReport, end: End) -> String {
     let Some(record) = &stage.record else {
-        return match (end, &stage.error) {
-            (End::Blocked, Some(by)) => by.clone(),
+        return match (end, &stage.error, &stage.progress) {
+            (End::Blocked, Some(by), _) => by.clone(),
+            (End::Interrupted, _, Some(progress)) if ["sample", "score", "evaluate"].contains(&stage.kind) => {
+                let total = progress.total.map_or_else(String::new, |total| format!(" of {}", count(total)));
+                format!("{}{total} rows kept", count(progress.done))
+            }
             _ => String::new(),
         };
     };
