@@ -10,6 +10,8 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 pub mod bench;
+pub mod running;
+pub mod six_stages;
 
 /// The workspace's folder.
 pub fn workspace() -> &'static Path {

@@ -3,10 +3,12 @@
 
 #[path = "bad_input/damage.rs"]
 mod damage;
-#[path = "bad_input/interruptions.rs"]
-mod interruptions;
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use sluice_tests::binary;
 
 use crate::damage::Damage::{self, *};
 use crate::damage::{POLICY, PROMPTS, REWARD, project};
@@ -46,7 +48,7 @@ fn check_set(set: &str, code: i32, excerpts: &[&str]) {
 #[test]
 fn prompt_files() {
     let write = |text: &'static str| Write(PROMPTS, text);
-    check_run(&[Remove(PROMPTS)], 2, &["no file matches `prompts.jsonl`", "p.yaml:6:30"]);
+    check_run(&[Remove(PROMPTS)], 2, &["no file matches `prompts.jsonl`", "p.yaml:7:21"]);
     check_run(
         &[Edit("p.yaml", "from: prompts.jsonl", "from: in/*.jsonl")],
         2,
@@ -275,7 +277,7 @@ stages:
             Edit("p.yaml", "reward: reward", "reward: reward\n  other: other"),
             Copy("policy", "other"),
             Fill("other/model.safetensors", "model.norm.weight", 0.5),
-            Edit("p.yaml", "model: policy, objective", "model: other, objective"),
+            Edit("p.yaml", "model: policy\n      objective", "model: other\n      objective"),
         ],
         3,
         &["6 of 6 pairs were answered by policy", "or set `off_policy: allow`"],
@@ -288,7 +290,7 @@ fn pipeline_files() {
     let check_file = |damage: Damage, excerpts: &[&str]| check(&[damage], CHECK, 2, excerpts);
     let edit = |old: &'static str, new: &'static str| Edit("p.yaml", old, new);
     check_file(edit("  policy: policy", "\tpolicy: policy"), &["tabs disallowed", "p.yaml:3:"]);
-    check_file(edit("from: prompts.jsonl", "from: \"prompts.jsonl"), &["unclosed quote", "p.yaml:6:30"]);
+    check_file(edit("from: prompts.jsonl", "from: \"prompts.jsonl"), &["unclosed quote", "p.yaml:7:21"]);
     check_file(edit("n: 3,", "n: 3, n: 4,"), &["`n` stands here twice"]);
     check_file(edit("n: 3,", "n: [3],"), &["`sample.n` must be a whole number from 1 to 10000, not a list"]);
     check_file(edit("ties: drop", "ties: frist"), &["must be `drop` or `first`, not `frist`", "did you mean `first`?"]);
@@ -341,6 +343,26 @@ fn stores() {
             &["the store is read-only; make the folder writable, or choose another store"],
         );
     }
+}
+
+/// A limit on the size of files stands for a full disk: both come when buffers are flushed, not where a row is written.
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_grow_is_named() {
+    let project = project();
+    let limited = |blocks: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", blocks]).arg(binary()).args(RUN);
+        let output = shell.current_dir(project.path()).output().expect("a shell");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).expect("output is UTF-8")
+    };
+    for (blocks, file) in [("0", ".sluice/.gitignore"), ("2", "/prompts.parquet"), ("200", "/checkpoint/")] {
+        let said = limited(blocks);
+        assert!(said.contains(file) && said.contains("File too large"), "{said}");
+        assert_eq!(damage::files(&project, ".sluice/tmp"), Vec::<PathBuf>::new());
+    }
+    project.sluice(RUN).ended(0);
 }
 
 #[test]

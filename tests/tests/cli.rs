@@ -3,62 +3,12 @@
 use std::fs;
 
 use expect_test::{Expect, expect};
-use sluice_tests::{Project, Said, fixture};
+use sluice_tests::six_stages::PROMPTS;
+use sluice_tests::{Project, Said};
 
-/// Prompts of a user; the fixture models answer nonsense to them, but they answer.
-const PROMPTS: &str = r#"{"prompt": "Name a colour.", "answer": "red"}
-{"prompt": "Name a fruit.", "answer": "plum"}
-{"prompt": "Count to three.", "answer": "1 2 3"}
-{"prompt": "Say good morning.", "answer": "Good morning."}
-{"prompt": "Spell the word cat.", "answer": "c a t"}
-{"prompt": "Name a day.", "answer": "Monday"}
-"#;
-
-/// Six stages, as in the shipped pipeline.
-const PIPELINE: &str = "\
-version: 1
-models:
-  policy: POLICY
-  reward: REWARD
-stages:
-  prompts:
-    ingest: { from: prompts.jsonl, map: { prompt: prompt, reference: answer }, split: { heldout: 0.4 } }
-  responses:
-    sample: { prompts: prompts, model: policy, n: 3, split: all, max_new_tokens: 6, seed: 1 }
-  scores:
-    score: { responses: responses, model: reward }
-  pairs:
-    pair: { scores: scores, ties: drop }
-  tuned:
-    train:
-      pairs: pairs
-      model: policy
-      objective: { simpo: { beta: 10, gamma_beta_ratio: 0.5 } }
-      learning_rate: 1.0e-5
-      batch_size: 2
-      max_length: 64
-      max_prompt_length: 48
-  report:
-    evaluate:
-      prompts: prompts
-      candidate: tuned
-      baseline: policy
-      judge: reward
-      split: all
-      max_new_tokens: 6
-      resamples: 20
-";
-
-/// A project with six stages that run in seconds.
+/// Six stages, as in the shipped pipeline, that run in a second.
 fn six_stages() -> Project {
-    let project = Project::new();
-    project.write("prompts.jsonl", PROMPTS);
-    let models = [("POLICY", "gemma2-tiny"), ("REWARD", "llama3-armorm-tiny")];
-    let text = models
-        .iter()
-        .fold(PIPELINE.to_owned(), |text, (word, name)| text.replace(word, &fixture(name).display().to_string()));
-    project.write("pipelines/p.yaml", &text);
-    project
+    sluice_tests::six_stages::six_stages("pipelines/p.yaml")
 }
 
 /// Each stage's state of a run, from the last line of `run --json`.

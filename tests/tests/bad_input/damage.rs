@@ -4,54 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use sluice_tests::{Project, fixture};
+use sluice_tests::Project;
+use sluice_tests::six_stages::{copy_model, six_stages_with_models};
 
 pub const PROMPTS: &str = "prompts.jsonl";
 pub const POLICY: &str = "policy/model.safetensors";
 pub const REWARD: &str = "reward/model.safetensors";
 
-const ROWS: &str = r#"{"prompt": "Name a colour.", "answer": "red"}
-{"prompt": "Name a fruit.", "answer": "plum"}
-{"prompt": "Count to three.", "answer": "1 2 3"}
-{"prompt": "Say good morning.", "answer": "Good morning."}
-{"prompt": "Spell the word cat.", "answer": "c a t"}
-{"prompt": "Name a day.", "answer": "Monday"}
-"#;
-
-const PIPELINE: &str = "\
-version: 1
-models:
-  policy: policy
-  reward: reward
-stages:
-  prompts: { ingest: { from: prompts.jsonl, map: { reference: answer }, split: { heldout: 0 } } }
-  responses: { sample: { prompts: prompts, model: policy, n: 3, split: all, max_new_tokens: 6, seed: 1 } }
-  scores: { score: { responses: responses, model: reward } }
-  pairs: { pair: { scores: scores, ties: drop } }
-  tuned:
-    train: { pairs: pairs, model: policy, objective: { simpo: { beta: 10, gamma_beta_ratio: 0.5 } }, learning_rate: 1.0e-5, batch_size: 2, max_length: 64 }
-  report:
-    evaluate: { prompts: prompts, candidate: tuned, baseline: policy, judge: reward, split: all, max_new_tokens: 6, resamples: 20 }
-";
-
-/// What makes a folder a model; fixtures have more files.
-const MODEL_FILES: [&str; 6] = [
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-];
-
-/// Six stages over two tiny models of the real architectures, all files in the folder.
+/// Six stages over two tiny models of the real architectures, all files in the folder, and no prompt held out.
 pub fn project() -> Project {
-    let project = Project::new();
-    project.write(PROMPTS, ROWS);
-    project.write("p.yaml", PIPELINE);
-    for (folder, name) in [("policy", "gemma2-tiny"), ("reward", "llama3-armorm-tiny")] {
-        copy(&fixture(name), &project.path().join(folder));
-    }
+    let project = six_stages_with_models("p.yaml");
+    project.edit("p.yaml", "heldout: 0.4", "heldout: 0");
     project
 }
 
@@ -97,7 +60,7 @@ impl Damage {
             Damage::Edit(name, old, new) => project.edit(name, old, new),
             Damage::Remove(name) => fs::remove_file(at(name)).expect("a file of the project"),
             Damage::RemoveFolder(name) => fs::remove_dir_all(at(name)).expect("a folder of the project"),
-            Damage::Copy(from, to) => copy(&at(from), &at(to)),
+            Damage::Copy(from, to) => copy_model(&at(from), &at(to)),
             Damage::Truncate(name, n_bytes) => {
                 let file = fs::OpenOptions::new().write(true).open(at(name)).expect("a file of the project");
                 file.set_len(*n_bytes).expect("a writable file");
@@ -158,13 +121,6 @@ pub fn files(project: &Project, folder: &str) -> Vec<PathBuf> {
 pub fn replace(file: &Path, bytes: &[u8]) {
     fs::remove_file(file).expect("a writable folder");
     fs::write(file, bytes).expect("a writable folder");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a writable folder");
-    for name in MODEL_FILES.into_iter().filter(|name| from.join(name).is_file()) {
-        fs::copy(from.join(name), to.join(name)).expect("a file of the model");
-    }
 }
 
 /// Changes a safetensors file: 8 bytes of header length, the header in JSON, the data.
