@@ -76,6 +76,10 @@ tiny-models *ARGS:
 three-seeds *ARGS:
     @{{ just }} _example three_seeds "$@"
 
+# Kill, damage and starve runs, and look whether anything was lost; `--list` names the scenes
+chaos *ARGS:
+    @{{ just }} _example chaos "$@"
+
 # A run with nothing to do, beside `dvc repro`
 bench-engine *ARGS:
     #!/usr/bin/env bash
