@@ -13,7 +13,7 @@ use sluice_engine::{
     Engine, Event, Job, JobInput, Numerics, PlanState, Produced, Progress, RowCount, RunOptions, StageFailure,
     StageRunner,
 };
-use sluice_spec::{Location, Product, Stage};
+use sluice_spec::{Location, Options, Product, Stage};
 use sluice_store::{Artifact, ContentHash, ModelDigest, Outcome, Output, Record, Store};
 
 #[derive(Default)]
@@ -208,7 +208,18 @@ impl Workshop {
     }
 
     fn with_engine<T>(&self, text: &str, runner: &FakeRunner, then: impl FnOnce(Engine<'_>) -> T) -> T {
-        let pipeline = sluice_spec::parse("p.yaml", text, &sluice_spec::Options::default()).expect("a pipeline");
+        self.with_options(text, &Options::default(), runner, then)
+    }
+
+    /// An engine over a pipeline that is read with profile and overrides.
+    pub fn with_options<T>(
+        &self,
+        text: &str,
+        options: &Options,
+        runner: &FakeRunner,
+        then: impl FnOnce(Engine<'_>) -> T,
+    ) -> T {
+        let pipeline = sluice_spec::parse("p.yaml", text, options).unwrap_or_else(|faults| panic!("{faults}\n{text}"));
         let plan = sluice_plan::plan(pipeline).expect("a plan");
         let store = self.store();
         let (numerics, clock) = (&self.numerics, self.clock);

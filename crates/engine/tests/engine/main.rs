@@ -2,6 +2,7 @@
 //! a change, and the lines that tell what happened.
 
 mod fake;
+mod keys;
 
 use std::collections::BTreeSet;
 use std::fs;
