@@ -133,7 +133,39 @@ impl LeafSink for Encoding {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+    use sluice_spec::{Kind, Options, parse};
+
     use super::*;
+
+    /// Rows in the journals of all stores have these keys, and answers were drawn from these seeds: a change here needs a
+    /// new context, and makes every row again.
+    #[test]
+    fn the_keys_of_known_rows_never_change() {
+        let text = "version: 1\nmodels: { m: m }\nstages:\n  p: { ingest: { from: a.csv } }\n  \
+                    r: { sample: { prompts: p, model: m, temperature: 0.8, top_k: 40, stop: ['</s>'], seed: 42 } }\n";
+        let pipeline = parse("p.yaml", text, &Options::default()).expect("a pipeline");
+        let Kind::Sample(params) = &pipeline.stages[1].kind else { panic!("a sample stage") };
+        let model = ModelDigest::from_bytes([7; 32]);
+        let answers = AnswerKeys::new(&params.decoding, model);
+        let scores = ScoreKeys::new(HeadDtype::F32, model);
+        let told = format!(
+            "answer {}\nin {}\nscore {}\nin {}\nseed {}\n",
+            answers.key("Two and two?", 3),
+            answers.scope(Device::Cpu),
+            scores.key("Two and two?", "Four."),
+            scores.scope(Device::Cpu),
+            row_seed(42, "Two and two?", 3),
+        );
+        expect![[r#"
+            answer 3d82766d2bab9d0b01cae544a0d516f10defd1e3198b014bd346c4bffeea1650
+            in ab31ccff10872018b2afbd9ad56612afc1be1d04faadd133abc2c5fab6c100fb
+            score 4f9bd53657d6b42f29822501c3fe47267ae38ef9473acaefcd9ab15b440c5044
+            in 3c54aa3414825fda21d0a38681cb8669edbd0549f342c5514fb4449edbd59cc2
+            seed 8569601322214269821
+        "#]]
+        .assert_eq(&told);
+    }
 
     #[test]
     fn seeds_differ_by_each_part() {

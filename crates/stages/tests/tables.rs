@@ -9,7 +9,8 @@ use expect_test::{Expect, expect};
 use sluice_spec::{Kind, Options, parse};
 use sluice_sql::{Format, NamedTable, Session, TableData, render};
 use sluice_stages::{Device, InputData, Produced, StageContext, StageError, StageInput, run};
-use sluice_store::{Output, RecordDraft, StageKey, Store};
+use sluice_store::{Artifact, Output, RecordDraft, StageKey, Store};
+use sluice_table::{FinishReason, Named, PromptId, ScoreRow, Scores, ScoresBuilder, Split};
 
 /// A project with one prompts table, made by an `ingest` stage.
 struct Project {
@@ -50,6 +51,54 @@ impl Project {
         self.run(&kinds[0], &[], attempt).expect("prompts")
     }
 
+    /// A fixed `scores` table: a clear pair, a tie, a small margin, a held-out prompt and one with a single answer.
+    fn scores(&self, attempt: u8) -> Output {
+        let mut builder = ScoresBuilder::new();
+        let rows = [
+            ("clear", Split::Train, 0, "yes", 1.5),
+            ("clear", Split::Train, 1, "no", -0.25),
+            ("clear", Split::Train, 2, "perhaps", 0.5),
+            ("tie", Split::Train, 0, "one", 0.75),
+            ("tie", Split::Train, 1, "two", 0.75),
+            ("small", Split::Train, 0, "more", 0.5),
+            ("small", Split::Train, 1, "less", 0.375),
+            ("held", Split::Heldout, 0, "a", 1.0),
+            ("held", Split::Heldout, 1, "b", 0.0),
+            ("single", Split::Train, 0, "alone", 2.0),
+        ];
+        for (prompt, split, sample_index, response, score) in rows {
+            let n_tokens = response.len() as u32;
+            builder.push(ScoreRow {
+                response_id: &format!("{prompt}-{sample_index}"),
+                prompt_id: &PromptId::of(prompt).to_string(),
+                prompt,
+                reference: Some("yes").filter(|_| sample_index == 0),
+                group: Some("fixed"),
+                split,
+                sample_index,
+                response,
+                n_prompt_tokens: 3,
+                n_tokens,
+                logp_sum: -0.5 * n_tokens as f32,
+                finish_reason: FinishReason::Stop,
+                seed: u64::from(sample_index),
+                policy_digest: "policy",
+                score,
+                rewards: Named::new(&["right".to_owned()], &[score]),
+                gating: Named::new(&["right".to_owned()], &[1.0]),
+                reward_model_digest: "reward",
+            });
+        }
+        let (name, batch) = (Scores::NAME, builder.finish());
+        let attempt = self.store.begin(StageKey::from_bytes([attempt; 32])).expect("an attempt");
+        let mut writer = attempt.write_table(name, batch.schema()).expect("a table");
+        writer.write(&batch).expect("rows");
+        let table = writer.finish().expect("a table");
+        let output = Output { name: name.to_owned(), artifact: Artifact::Table(table) };
+        attempt.commit(RecordDraft { outputs: vec![output.clone()], ..RecordDraft::default() }).expect("a record");
+        output
+    }
+
     fn shown(&self, output: &Output, query: &str) -> String {
         let data = TableData::Stored { store: self.store.clone(), output: output.clone() };
         let session = Session::new(vec![NamedTable { name: "t".to_owned(), data }]).expect("a session");
@@ -59,7 +108,7 @@ impl Project {
 
 /// The kinds of a pipeline's stages, in the order of the file.
 fn kinds(stages: &str) -> Vec<Kind> {
-    let text = format!("version: 1\nstages:\n  {stages}\n");
+    let text = format!("version: 1\nmodels: {{ m: m }}\nstages:\n  {stages}\n");
     let pipeline = parse("test.yaml", &text, &Options::default()).unwrap_or_else(|faults| panic!("{faults:?}"));
     pipeline.stages.into_iter().map(|stage| stage.kind).collect()
 }
@@ -173,6 +222,52 @@ fn a_stage_that_is_asked_to_stop_leaves_nothing() {
     drop(attempt);
     assert!(project.store.lookup(StageKey::from_bytes([1; 32])).expect("readable").is_none());
     assert!(is_empty(&project.store.root().join("objects")) && is_empty(&project.store.root().join("tmp")));
+}
+
+/// What each kind that runs no model makes of a small fixed input. A digest that changes makes every user compute what
+/// follows again, under keys that say nothing changed: raise the kind's `VERSION` with it.
+#[test]
+fn the_tables_of_a_version_never_change() {
+    let project = Project::new();
+    let rows = r#"{"q": "Two and two?", "a": "4", "level": 2, "part": "train"}
+{"q": "two  and two?", "a": "four", "level": 2, "part": "train"}
+{"q": "Which day is it?", "a": null, "level": 3, "part": "heldout"}
+{"q": "Say \u00e9t\u00e9.", "a": "\u00e9t\u00e9", "level": 1, "part": "train"}
+{"q": "", "a": "nothing", "level": 1, "part": "train"}
+"#;
+    fs::write(project.folder.path().join("rows.jsonl"), rows).expect("a file");
+    let kinds = kinds(
+        "rows: { ingest: { from: rows.jsonl, map: { prompt: q, reference: a }, keep: [level], split: { column: part } } }
+  byhash: { ingest: { from: x.csv, map: { group: family }, split: { heldout: 0.2, seed: 3 }, limit: 30 } }
+  counts: { sql: { from: [byhash], query: 'select \"group\", split, count(*) as n, min(prompt) as first from byhash
+    group by 1, 2 order by 1, 2' } }
+  responses: { sample: { prompts: rows, model: m } }
+  scores: { score: { responses: responses, model: m } }
+  pairs: { pair: { scores: scores, ties: first, min_margin: 0.25 } }",
+    );
+    let byhash = project.run(&kinds[1], &[], 2).expect("prompts");
+    let table =
+        |role: &str, output: &Output| StageInput { role: role.to_owned(), data: InputData::Table(output.clone()) };
+    let made = [
+        ("ingest, by a column", project.run(&kinds[0], &[], 1).expect("prompts")),
+        ("sql", project.run(&kinds[2], &[table("byhash", &byhash.outputs[0])], 3).expect("counts")),
+        ("pair", project.run(&kinds[5], &[table("scores", &project.scores(4))], 5).expect("pairs")),
+        ("ingest, by digest", byhash),
+    ];
+    let mut told = String::new();
+    for (what, produced) in &made {
+        for output in &produced.outputs {
+            told += &format!("{what}: {} {} {}\n", output.name, output.n_rows().unwrap_or(0), output.digest());
+        }
+    }
+    expect![[r#"
+        ingest, by a column: prompts 4 e56578cdb634721c88dadf2500bdc1fe9683f5bc313cb6d777acd1b94e086a30
+        sql: table 4 1f0e1744ccbc485a8e9dc466e903072727e91f4bdefa92df698cb3a27d2339c2
+        pair: pairs 1 88137999a7c9ca0f1e3b4e41aab77a41da0e6049822f5491f32df0fa0df28105
+        pair: dropped 4 58ded393670e5449d501b3dd9ae32d5e1856eb866ca73663d707a8e9c959130f
+        ingest, by digest: prompts 30 f65285d0342f023cad557e97995e6b499f56f2d4df1a8479cbe6f6a44dcdd3ba
+    "#]]
+    .assert_eq(&told);
 }
 
 fn is_empty(folder: &Path) -> bool {
