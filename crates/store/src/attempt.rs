@@ -17,6 +17,7 @@ use crate::layout::Layout;
 use crate::lock::KeyLock;
 use crate::reading::missing_output;
 use crate::record::{Artifact, CheckpointArtifact, Record, RecordDraft};
+use crate::resume;
 use crate::table_writer::TableWriter;
 
 /// A private folder in `tmp/`, with the key's lock. Dropped without a commit, it leaves nothing behind;
@@ -76,6 +77,7 @@ impl Attempt {
                 let _ = fs::remove_dir_all(&folder);
             }
         }
+        sweep_finished(&layout, key)?;
         let folder = layout.tmp().join(format!("{key}.{}", disk::unique()));
         fs::create_dir(&folder).map_err(|error| StoreError::io("create attempt", &folder, error))?;
         Ok(Self { layout, lock, folder, written: Mutex::default() })
@@ -89,6 +91,10 @@ impl Attempt {
     /// The private folder. Anything in it that is not finished as an output goes with the attempt.
     pub fn path(&self) -> &Path {
         &self.folder
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Open the output table `name` (letters, digits, `_`), once for each name.
@@ -109,13 +115,21 @@ impl Attempt {
         written.insert(name.to_owned(), Written { path, artifact });
     }
 
-    /// Publish the outputs, then the record. The first record of a key stays; a different later result is
-    /// written down as a divergence. A record whose artifacts are damaged or gone is replaced.
+    /// Publish the outputs, then the record, and forget what was saved of the unfinished work. The first record of a
+    /// key stays; a different later result is written down as a divergence. A record whose artifacts are damaged or
+    /// gone is replaced.
     ///
     /// # Errors
     /// `UnwrittenOutput` when the draft names what this attempt did not finish; `NoSpace`, `ReadOnly`, `Io`.
     /// After an error the key has no new record.
     pub fn commit(self, draft: RecordDraft) -> Result<Committed, StoreError> {
+        let committed = self.publish(draft)?;
+        // What is left of it is removed with the next attempt at any key.
+        let _ = resume::remove(&self.layout, self.key());
+        Ok(committed)
+    }
+
+    fn publish(&self, draft: RecordDraft) -> Result<Committed, StoreError> {
         let record = Record::new(self.key(), draft);
         self.publish_outputs(&record)?;
         let public = self.layout.record(self.key());
@@ -193,6 +207,19 @@ impl Attempt {
         }
         Ok(())
     }
+}
+
+/// Removes saves of keys that have a result: whoever committed it died before it could.
+fn sweep_finished(layout: &Layout, own: StageKey) -> Result<(), StoreError> {
+    for key in layout.resumes()?.into_iter().filter(|key| *key != own) {
+        let path = layout.record(key);
+        let record = disk::get(&path)?.map(|bytes| Record::from_bytes(&path, &bytes));
+        let is_done = matches!(record, Some(Ok(record)) if missing_output(layout, &record).is_none());
+        if let (true, Ok(Some(_lock))) = (is_done, KeyLock::poll(layout, key)) {
+            let _ = resume::remove(layout, key);
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Attempt {

@@ -14,7 +14,8 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT_PREFIX: &str = "sluice-store ";
 const STAT_CACHE: &str = "stat-cache.json";
-const FOLDERS: [&str; 8] = ["objects", "checkpoints", "records", "divergences", "rows", "runs", "locks", "tmp"];
+const FOLDERS: [&str; 9] =
+    ["objects", "checkpoints", "records", "divergences", "rows", "resume", "runs", "locks", "tmp"];
 
 /// The paths of one store.
 #[derive(Debug, Clone)]
@@ -100,6 +101,16 @@ impl Layout {
     /// The journal of the rows of a scope.
     pub fn rows(&self, scope: RowScope) -> PathBuf {
         self.root.join("rows").join(scope.to_string())
+    }
+
+    /// What there is of a key's unfinished work.
+    pub fn resume(&self, key: StageKey) -> PathBuf {
+        self.root.join("resume").join(key.to_string())
+    }
+
+    /// The keys with unfinished work.
+    pub fn resumes(&self) -> Result<Vec<StageKey>, StoreError> {
+        Ok(disk::list(&self.root.join("resume"))?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     pub fn runs(&self) -> PathBuf {

@@ -12,6 +12,7 @@
 //!   records/KEY.json    what a key produced; written last, so no record means it does not exist
 //!   divergences/        a later, different result for a key that already had one: kept as evidence
 //!   rows/SCOPE/         row journals: results of single rows, for runs that need some of them again
+//!   resume/KEY/         the last save of a long computation that is not finished
 //!   runs/r17.json       one manifest for each run: which stage had which key
 //!   locks/KEY           operating-system locks; they die with their owner
 //!   tmp/KEY.PID.N/      private attempt folders; whatever a dead owner left is swept with the next attempt
@@ -24,6 +25,7 @@
 //! leave a named, empty object.
 
 mod attempt;
+mod checked;
 mod digest;
 mod disk;
 mod error;
@@ -32,6 +34,7 @@ mod lock;
 mod logical;
 mod reading;
 mod record;
+mod resume;
 mod rows;
 mod runs;
 mod stat_cache;
@@ -45,8 +48,10 @@ pub use layout::FORMAT_VERSION;
 pub use lock::KeyLock;
 pub use logical::{LogicalHasher, MEASURED, table_digest};
 pub use record::{
-    Artifact, CheckpointArtifact, Leaf, LeafValue, Output, RECORD_SCHEMA_VERSION, Record, RecordDraft, TableArtifact,
+    Artifact, CheckpointArtifact, Leaf, LeafValue, Notice, NoticeLevel, Output, RECORD_SCHEMA_VERSION, Record,
+    RecordDraft, TableArtifact,
 };
+pub use resume::{HowFar, Unfinished};
 pub use rows::{KnownRows, RowWriter};
 pub use runs::{Outcome, RunId, RunIdError, RunManifest, RunStage};
 pub use stat_cache::FolderDigestError;

@@ -1,16 +1,15 @@
 //! The record of an action: what a key produced, from which leaves, with which facts. It owns the stored form
 //! and its version, and refuses to know what a leaf or a metric means.
 //!
-//! A record file has two lines: the record as JSON, and `{"blake3": ...}` of the first line, so that a damaged
-//! record is found and recomputed instead of believed.
+//! A record file has two lines: the record as JSON, and the BLAKE3 of that line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checked;
 use crate::digest::{ContentHash, ModelDigest, StageKey, TableDigest};
-use crate::disk;
 use crate::error::StoreError;
 
 /// Version of the record's form. Readers refuse newer ones and default the fields that older ones lack.
@@ -38,6 +37,12 @@ pub struct Record {
     /// Rows that were taken from earlier results instead of computed.
     #[serde(default)]
     pub n_rows_reused: u64,
+    /// Steps that were taken over from an attempt that did not end, instead of computed.
+    #[serde(default)]
+    pub n_steps_resumed: u64,
+    /// What a user should hear about the result.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
     /// Wall-clock seconds the action took.
     pub seconds: f64,
     /// When it was committed, milliseconds since 1970 by the caller's clock.
@@ -61,10 +66,33 @@ pub struct RecordDraft {
     pub facts: BTreeMap<String, String>,
     /// See [`Record::n_rows_reused`].
     pub n_rows_reused: u64,
+    /// See [`Record::n_steps_resumed`].
+    pub n_steps_resumed: u64,
+    /// See [`Record::notices`].
+    pub notices: Vec<Notice>,
     /// See [`Record::seconds`].
     pub seconds: f64,
     /// See [`Record::created_unix_ms`].
     pub created_unix_ms: u64,
+}
+
+/// Something a user should hear about a result, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// How much it matters.
+    pub level: NoticeLevel,
+    /// One line.
+    pub text: String,
+}
+
+/// How much a notice matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeLevel {
+    /// Good to know.
+    Note,
+    /// Something may be other than the user thinks.
+    Warning,
 }
 
 /// One thing that went into a key.
@@ -213,6 +241,8 @@ impl Record {
             mut metrics,
             facts,
             n_rows_reused,
+            n_steps_resumed,
+            notices,
             seconds,
             created_unix_ms,
         } = draft;
@@ -227,6 +257,8 @@ impl Record {
             metrics,
             facts,
             n_rows_reused,
+            n_steps_resumed,
+            notices,
             seconds,
             created_unix_ms,
         }
@@ -246,22 +278,13 @@ impl Record {
     }
 
     pub(crate) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = disk::encode(path, self)?;
-        let check = Check { blake3: ContentHash::from_bytes(*blake3::hash(bytes.trim_ascii_end()).as_bytes()) };
-        bytes.extend(disk::encode(path, &check)?);
-        Ok(bytes)
+        checked::encode(path, self)
     }
 
     /// The record in a file at `path`, checked.
     pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let json = |source| StoreError::Json { path: path.to_owned(), source };
-        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-        let (record, check) = bytes.split_at(end);
-        let check: Check = serde_json::from_slice(check).map_err(json)?;
-        let found = ContentHash::from_bytes(*blake3::hash(record).as_bytes());
-        if found != check.blake3 {
-            return Err(StoreError::Corrupt { path: path.to_owned(), expected: check.blake3, found });
-        }
+        let record = checked::first_line(path, bytes)?;
         let Version { schema_version } = serde_json::from_slice(record).map_err(json)?;
         if schema_version > RECORD_SCHEMA_VERSION {
             let supported = RECORD_SCHEMA_VERSION;
@@ -269,12 +292,6 @@ impl Record {
         }
         serde_json::from_slice(record).map_err(json)
     }
-}
-
-/// The second line of a record file.
-#[derive(Serialize, Deserialize)]
-struct Check {
-    blake3: ContentHash,
 }
 
 /// The one field every version of a record has.

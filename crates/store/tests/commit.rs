@@ -46,6 +46,8 @@ fn draft(outputs: Vec<Output>) -> RecordDraft {
         metrics: BTreeMap::from([("mean".to_owned(), 0.5), ("lost".to_owned(), f64::NAN)]),
         facts: BTreeMap::from([("device".to_owned(), "cpu".to_owned())]),
         n_rows_reused: 0,
+        n_steps_resumed: 0,
+        notices: Vec::new(),
         seconds: 0.25,
         created_unix_ms: 1_000,
     }
