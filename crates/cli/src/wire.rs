@@ -190,7 +190,7 @@ impl StageRunner for Wire {
         let inputs = self.stage_inputs(inputs)?;
         let reading = Reading { store: &self.store, inputs: &inputs, device: self.device };
         let count = sluice_stages::count_rows(&stage.kind, reading).map_err(StageFailure::of)?;
-        Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known }))
+        Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known, unit: "rows" }))
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
@@ -203,12 +203,13 @@ impl StageRunner for Wire {
             attempt: job.attempt,
             device: self.device,
             progress: &progress,
+            notify: &|notice| (job.notify)(notice),
             clock: &|| self.started.elapsed().as_secs_f64(),
             cancel: job.cancel,
         };
         match sluice_stages::run(&job.stage.kind, &context) {
-            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, facts, n_rows_reused }) => {
-                Ok(Produced { outputs, metrics, facts, n_rows_reused })
+            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, facts, n_rows_reused, n_steps_resumed }) => {
+                Ok(Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed })
             }
             Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
             Err(error) => Err(StageFailure::of(error)),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sluice_spec::{Stage, StageName};
-use sluice_store::{Outcome, Record, RunManifest, RunStage, StageKey, Store, StoreError};
+use sluice_store::{Notice, Outcome, Record, RunManifest, RunStage, StageKey, Store, StoreError};
 
 use crate::event::{Event, StageInfo};
 use crate::reason::Reason;
@@ -60,6 +60,8 @@ impl StageState {
 pub(crate) struct Board<'a> {
     stages: Vec<&'a Stage>,
     states: Vec<StageState>,
+    /// What each stage told while it ran.
+    notices: Vec<Vec<Notice>>,
     store: &'a Store,
     /// None when the store is read-only: then nothing can run, and finding hits needs no manifest.
     manifest: Option<RunManifest>,
@@ -77,6 +79,7 @@ impl<'a> Board<'a> {
         events: &'a (dyn Fn(Event) + Sync),
     ) -> Result<Self, StoreError> {
         let states = vec![StageState::Waiting; stages.len()];
+        let notices = vec![Vec::new(); stages.len()];
         let make = |run| RunManifest {
             schema_version: 1,
             run,
@@ -101,7 +104,7 @@ impl<'a> Board<'a> {
                 .collect(),
         });
         let (pipeline, started) = (header.pipeline.to_owned(), Instant::now());
-        Ok(Self { stages, states, store, manifest, pipeline, started, events })
+        Ok(Self { stages, states, notices, store, manifest, pipeline, started, events })
     }
 
     pub fn len(&self) -> usize {
@@ -127,6 +130,11 @@ impl<'a> Board<'a> {
             Some(StageState::Done { record, .. }) => Some(record.clone()),
             _ => None,
         }
+    }
+
+    /// Keeps what a stage told, for the report.
+    pub fn keep(&mut self, index: usize, notices: Vec<Notice>) {
+        self.notices[index] = notices;
     }
 
     /// The one place where a stage's state changes.
@@ -196,8 +204,9 @@ impl<'a> Board<'a> {
     /// Close the run: the report, the last event, the last manifest.
     pub fn finish(mut self, reached: &Reached) -> Result<RunReport, StoreError> {
         let seconds = self.started.elapsed().as_secs_f64();
-        let report = |(stage, state): (&&Stage, &StageState)| stage_report(stage, state, reached);
-        let reports = self.stages.iter().zip(&self.states).map(report).collect();
+        let notices = std::mem::take(&mut self.notices).into_iter();
+        let ended = self.stages.iter().zip(&self.states).zip(notices);
+        let reports = ended.map(|((stage, state), notices)| stage_report(stage, state, reached, notices)).collect();
         let run = self.manifest.as_ref().map(|manifest| manifest.run);
         let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports);
         self.write_manifest(report.outcome)?;
@@ -239,7 +248,7 @@ fn run_stages(stages: &[&Stage], states: &[StageState]) -> Vec<RunStage> {
     stages.iter().zip(states).map(entry).collect()
 }
 
-fn stage_report(stage: &Stage, state: &StageState, reached: &Reached) -> StageReport {
+fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: Vec<Notice>) -> StageReport {
     let mut report = StageReport {
         name: stage.name.clone(),
         kind: stage.kind.name().name(),
@@ -252,6 +261,7 @@ fn stage_report(stage: &Stage, state: &StageState, reached: &Reached) -> StageRe
         reason: None,
         error: None,
         progress: None,
+        notices,
         failure: None,
         record: None,
     };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 use sluice_spec::StageName;
-use sluice_store::{RunId, StageKey};
+use sluice_store::{Notice, RunId, StageKey};
 
 use crate::report::RunReport;
 use crate::runner::Progress;
@@ -65,6 +65,15 @@ pub enum Event {
         /// How far.
         #[serde(flatten)]
         progress: Progress,
+    },
+    /// A running stage tells something a user should hear: a warning or a note.
+    StageNotice {
+        /// The stage.
+        #[serde(serialize_with = "as_text")]
+        stage: StageName,
+        /// What it says: `level` and `text`.
+        #[serde(flatten)]
+        notice: Notice,
     },
     /// A stage has run and its result is committed.
     StageFinished {

@@ -46,7 +46,7 @@ pub enum PlanState {
         /// Why.
         reason: Reason,
     },
-    /// Compute it, but for the rows that are known from earlier runs.
+    /// Compute it, but for the rows that are known from earlier runs, or for the steps that one took which was stopped.
     Partial {
         /// Its key.
         key: StageKey,
@@ -77,6 +77,9 @@ impl fmt::Display for PlanState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Hit { .. } => Ok(()),
+            Self::Partial { reason, count: RowCount { rows, rows_known, unit: "steps" }, .. } => {
+                write!(f, "resumes at step {rows_known}/{rows}; {reason}")
+            }
             Self::Run { reason, .. } | Self::Partial { reason, .. } => write!(f, "{reason}"),
             Self::Pending { upstream, changes } if changes.is_empty() => {
                 write!(f, "waits for {}", names(upstream).join(", "))
@@ -107,19 +110,27 @@ impl Engine<'_> {
         self.states(targets, &|_, resolved, reason| PlanState::Run { key: resolved.key, reason })
     }
 
-    /// Like [`Engine::plan_states`], and finds the stages of which some rows are known.
+    /// Like [`Engine::plan_states`], and finds the stages of which some rows are known or some steps are taken.
     ///
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
     pub fn plan_rows(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
         self.states(targets, &|stage, resolved, reason| {
             let key = resolved.key;
-            match self.runner.count_rows(stage, &resolved.inputs) {
+            match self.count(stage, resolved) {
                 Ok(Some(count)) if count.rows_known > 0 => PlanState::Partial { key, reason, count },
                 Ok(_) => PlanState::Run { key, reason },
                 Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
             }
         })
+    }
+
+    /// What of a stage's work is done: steps an earlier run saved, or else rows that are known.
+    fn count(&self, stage: &Stage, resolved: &Resolved) -> Result<Option<RowCount>, StageFailure> {
+        if let Some(unfinished) = self.store.unfinished(resolved.key)? {
+            return Ok(Some(RowCount { rows: unfinished.total, rows_known: unfinished.done, unit: "steps" }));
+        }
+        self.runner.count_rows(stage, &resolved.inputs)
     }
 
     /// `to_run` says what becomes of a stage that has no result though all it reads is there.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sluice_spec::StageName;
-use sluice_store::{Outcome, Record, RunId, StageKey};
+use sluice_store::{Notice, Outcome, Record, RunId, StageKey};
 
 use crate::event::as_text;
 use crate::runner::{Progress, StageFailure};
@@ -56,6 +56,9 @@ pub struct StageReport {
     /// How far it was when the user stopped it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
+    /// What it told in this run: warnings and notes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
     /// The failure itself, for whoever shows it with its causes.
     #[serde(skip)]
     pub failure: Option<Arc<StageFailure>>,

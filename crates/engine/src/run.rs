@@ -8,7 +8,7 @@ use std::thread::{self, Scope};
 
 use sluice_plan::Plan;
 use sluice_spec::{Source, Stage, StageName};
-use sluice_store::{Outcome, Store, StoreError};
+use sluice_store::{Notice, Outcome, Store, StoreError};
 
 use crate::board::{Board, Reached, RunHeader, StageState};
 use crate::event::Event;
@@ -67,8 +67,8 @@ pub enum EngineError {
     },
 }
 
-/// Message of a worker: which stage, and what came of it.
-type Done = (usize, Result<Worked, StageFailure>);
+/// Message of a worker: which stage, what came of it, and what it told.
+type Done = (usize, Result<Worked, StageFailure>, Vec<Notice>);
 
 impl<'a> Engine<'a> {
     /// Run what has no result, and report on everything wanted. `cancel` is looked at between stages and handed
@@ -107,7 +107,8 @@ impl<'a> Engine<'a> {
                     return Ok(());
                 }
                 // A worker always sends: a panic in a stage is caught where it happens.
-                let Ok((index, worked)) = receiver.recv() else { return Ok(()) };
+                let Ok((index, worked, notices)) = receiver.recv() else { return Ok(()) };
+                board.keep(index, notices);
                 let end = end_of(board.state(index), worked);
                 board.transition(index, end)?;
             }
@@ -226,8 +227,9 @@ fn start<'scope, 'a: 'scope>(
         board.transition(index, StageState::Running { resolved: resolved.clone(), reason })?;
         let sender = sender.clone();
         scope.spawn(move || {
+            let (worked, notices) = shop.work(stage, &resolved);
             // The loop outlives its workers, so somebody is there to receive.
-            let _ = sender.send((index, shop.work(stage, &resolved)));
+            let _ = sender.send((index, worked, notices));
         });
     }
     Ok(())
@@ -249,7 +251,8 @@ fn end_of(state: &StageState, worked: Result<Worked, StageFailure>) -> StageStat
             StageState::Done { record, how: Outcome::Hit, reason, seconds: 0.0, divergence: None }
         }
         Ok(Worked::Computed { record, seconds, divergence }) => {
-            let how = if record.n_rows_reused > 0 { Outcome::Partial } else { Outcome::Ran };
+            let is_partial = record.n_rows_reused > 0 || record.n_steps_resumed > 0;
+            let how = if is_partial { Outcome::Partial } else { Outcome::Ran };
             StageState::Done { record, how, reason, seconds, divergence }
         }
         Err(StageFailure::Interrupted) => StageState::Interrupted,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use sluice_spec::{Location, ModelName, Pipeline, Stage, StageName};
-use sluice_store::{Attempt, ContentHash, ModelDigest, Output, Record, StageKey, Store, StoreError};
+use sluice_store::{Attempt, ContentHash, ModelDigest, Notice, Output, Record, StageKey, Store, StoreError};
 
 /// Digests what lies outside the store, and runs stages. Called from several threads at once.
 pub trait StageRunner: Sync {
@@ -37,6 +37,8 @@ pub struct RowCount {
     pub rows: u64,
     /// Those that need not be made.
     pub rows_known: u64,
+    /// What is counted: `rows`, or `steps` of a computation that was stopped.
+    pub unit: &'static str,
 }
 
 /// One stage to compute.
@@ -58,6 +60,8 @@ pub struct Job<'a> {
     pub cancel: &'a AtomicBool,
     /// Tells how far it is; cheap, call it for every batch.
     pub progress: &'a (dyn Fn(Progress) + Sync),
+    /// Tells something a user should hear. A text that comes twice is told once.
+    pub notify: &'a (dyn Fn(Notice) + Sync),
 }
 
 impl Job<'_> {
@@ -140,6 +144,8 @@ pub struct Produced {
     pub facts: BTreeMap<String, String>,
     /// Rows taken from earlier results instead of computed.
     pub n_rows_reused: u64,
+    /// Steps taken over from an attempt that did not end.
+    pub n_steps_resumed: u64,
 }
 
 /// How far a running stage is. Fields a stage has nothing to say about are none.

@@ -4,13 +4,13 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sluice_spec::{Pipeline, Stage};
-use sluice_store::{Committed, KeyLock, Record, RecordDraft, Store};
+use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, Store};
 
 use crate::event::Event;
 use crate::resolve::Resolved;
@@ -45,8 +45,19 @@ pub(crate) enum Worked {
 }
 
 impl Shop<'_> {
-    /// Compute a stage, or wait for whoever computes it.
-    pub fn work(&self, stage: &Stage, resolved: &Resolved) -> Result<Worked, StageFailure> {
+    /// Compute a stage, or wait for whoever computes it; and what the stage had to say, also when it failed.
+    pub fn work(&self, stage: &Stage, resolved: &Resolved) -> (Result<Worked, StageFailure>, Vec<Notice>) {
+        let notices = Mutex::new(Vec::new());
+        let worked = self.compute(stage, resolved, &notices);
+        (worked, notices.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn compute(
+        &self,
+        stage: &Stage,
+        resolved: &Resolved,
+        notices: &Mutex<Vec<Notice>>,
+    ) -> Result<Worked, StageFailure> {
         let lock = self.lock(stage, resolved)?;
         // Whoever had the lock before us may have finished it.
         if let Some(record) = self.store.lookup(resolved.key)? {
@@ -55,6 +66,13 @@ impl Shop<'_> {
         let attempt = self.store.begin_locked(lock)?;
         let started = Instant::now();
         let progress = |progress| (self.events)(Event::StageProgress { stage: stage.name.clone(), progress });
+        let notify = |notice: Notice| {
+            let mut told = notices.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told.contains(&notice) {
+                (self.events)(Event::StageNotice { stage: stage.name.clone(), notice: notice.clone() });
+                told.push(notice);
+            }
+        };
         let job = Job {
             stage,
             pipeline: self.pipeline,
@@ -64,8 +82,9 @@ impl Shop<'_> {
             attempt: &attempt,
             cancel: self.cancel,
             progress: &progress,
+            notify: &notify,
         };
-        let Produced { outputs, metrics, facts, n_rows_reused } = self.run(&job)?;
+        let Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed } = self.run(&job)?;
         let draft = RecordDraft {
             kind: stage.kind.name().name().to_owned(),
             stage_version: stage.kind.version(),
@@ -74,6 +93,8 @@ impl Shop<'_> {
             metrics,
             facts,
             n_rows_reused,
+            n_steps_resumed,
+            notices: notices.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             seconds: started.elapsed().as_secs_f64(),
             created_unix_ms: (self.clock)(),
         };

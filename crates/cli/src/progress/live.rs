@@ -99,6 +99,8 @@ impl Live {
                     line.bar.set_message(meter.read(now).map_or_else(String::new, |reading| self.measure(&reading)));
                 }
             }
+            // The summary has it again: this line is gone when the stage goes on.
+            Event::StageNotice { stage, notice } => state.note(stage, &notice.text),
             Event::StageFinished { stage, rows, seconds: took, .. } => state.end(stage, || {
                 let rows = rows.map(|n| format!("{}, ", counted(n, state.noun(stage)))).unwrap_or_default();
                 self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took)))

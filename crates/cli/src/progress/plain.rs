@@ -1,12 +1,13 @@
 //! Lines for a file or a pipe: one when a stage starts, one when it ends, and between them one every ten seconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sluice_engine::Event;
 use sluice_spec::StageName;
+use sluice_store::{Notice, NoticeLevel};
 
 use crate::progress::Watch;
 use crate::progress::meter::Meter;
@@ -28,6 +29,8 @@ struct State {
     /// Stages whose rows are steps.
     trainers: Vec<StageName>,
     running: BTreeMap<StageName, (Meter, Instant)>,
+    /// Warnings that were told: a model that several stages read has them several times.
+    warnings: BTreeSet<String>,
 }
 
 impl Plain {
@@ -75,6 +78,13 @@ impl State {
                 }
                 *told = now;
                 (stage, meter.read(now)?.text())
+            }
+            Event::StageNotice { stage, notice: Notice { level: NoticeLevel::Note, text } } => (stage, text.clone()),
+            Event::StageNotice { stage, notice: Notice { level: NoticeLevel::Warning, text } } => {
+                if !self.warnings.insert(text.clone()) {
+                    return None;
+                }
+                (stage, paint.ink(Ink::Active, format!("warning: {text}")))
             }
             Event::StageFinished { stage, rows, rows_reused, seconds: took, .. } => {
                 self.running.remove(stage);

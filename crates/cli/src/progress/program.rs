@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sluice_engine::Event;
 use sluice_spec::StageName;
+use sluice_store::{Notice, NoticeLevel};
 
 use crate::progress::Watch;
 
@@ -95,6 +96,12 @@ fn log(event: &Event) {
         Event::StageProgress { stage, progress } => {
             let sluice_engine::Progress { done, total, unit, n_tokens, loss } = progress;
             tracing::info!(%stage, done, total, unit, n_tokens, loss, "stage runs");
+        }
+        Event::StageNotice { stage, notice: Notice { level: NoticeLevel::Note, text } } => {
+            tracing::info!(%stage, "{text}")
+        }
+        Event::StageNotice { stage, notice: Notice { level: NoticeLevel::Warning, text } } => {
+            tracing::warn!(%stage, "{text}");
         }
         Event::StageFinished { stage, key, rows, rows_reused, seconds, digest, metrics } => {
             let metrics = serde_json::to_string(metrics).unwrap_or_default();

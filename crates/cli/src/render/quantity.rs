@@ -18,10 +18,13 @@ pub fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
-/// A span of time: `8 ms`, `1.2 s`, `3 min 20 s`, `1 h 52 min`.
+/// A span of time: `under 1 ms`, `8 ms`, `1.2 s`, `3 min 20 s`, `1 h 52 min`.
 pub fn seconds(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "-".to_owned();
+    }
+    if seconds > 0.0 && seconds < 0.0005 {
+        return "under 1 ms".to_owned();
     }
     if seconds < 0.9995 {
         return format!("{:.0} ms", seconds * 1000.0);
@@ -111,6 +114,8 @@ mod tests {
         check(count, &[(0, "0"), (999, "999"), (1000, "1,000"), (60_917, "60,917"), (1_234_567, "1,234,567")]);
         check(|n| counted(n, "row"), &[(0, "0 rows"), (1, "1 row"), (2, "2 rows")]);
         let times = [
+            (0.0, "0 ms"),
+            (0.0003, "under 1 ms"),
             (0.0081, "8 ms"),
             (0.9996, "1.0 s"),
             (1.24, "1.2 s"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use sluice_store::{Notice, NoticeLevel};
 
 use crate::render::columns::{Align, Columns};
 use crate::render::paint::{Ink, Paint};
@@ -20,6 +21,8 @@ pub struct ShownStage {
     pub stale: Option<String>,
     pub metrics: BTreeMap<String, f64>,
     pub facts: BTreeMap<String, String>,
+    /// What it told when it was made.
+    pub notices: Vec<Notice>,
 }
 
 /// A table.
@@ -51,7 +54,7 @@ pub struct ShownCheckpoint {
 
 /// What is said of the result before its outputs.
 pub fn stage(shown: &ShownStage, paint: Paint) -> String {
-    let ShownStage { stage, kind, key, seconds: took, age_seconds, stale, metrics, facts } = shown;
+    let ShownStage { stage, kind, key, seconds: took, age_seconds, stale, metrics, facts, notices } = shown;
     let mut text = format!(
         "{}  {kind}, made {} in {}, key {}\n",
         paint.ink(Ink::Bold, stage),
@@ -61,6 +64,12 @@ pub fn stage(shown: &ShownStage, paint: Paint) -> String {
     );
     if let Some(run) = stale {
         text += &paint.ink(Ink::Active, format!("this is the result of run {run}; the pipeline has changed since\n"));
+    }
+    for Notice { level, text: told } in notices {
+        text += &match level {
+            NoticeLevel::Note => format!("{told}\n"),
+            NoticeLevel::Warning => format!("{}\n", paint.ink(Ink::Active, format!("warning: {told}"))),
+        };
     }
     let mut table = Columns::new(&[Align::Left, Align::Left, Align::Left]);
     let empty = || (String::new(), Ink::Plain);
@@ -159,10 +168,12 @@ mod tests {
             stale: Some("r3".to_owned()),
             metrics: BTreeMap::from([("dropped.tie".to_owned(), 12.0), ("margin_mean".to_owned(), 0.25)]),
             facts: BTreeMap::from([("policy_digest".to_owned(), "abc".to_owned())]),
+            notices: vec![Notice { level: NoticeLevel::Note, text: "resumed at step 2 of 9".to_owned() }],
         };
         expect![[r#"
             pairs  pair, made 1 min ago in 200 ms, key 0123456789ab
             this is the result of run r3; the pipeline has changed since
+            resumed at step 2 of 9
               dropped.tie    12
               margin_mean    0.2500
               policy_digest  abc

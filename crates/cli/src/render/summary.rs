@@ -14,6 +14,8 @@ pub struct Summary {
     pub profile: Option<String>,
     pub stages: Vec<StageLine>,
     pub seconds: f64,
+    /// What a user should look at.
+    pub warnings: Vec<String>,
     /// The evaluations, by stage.
     pub evaluations: Vec<(String, Figures)>,
     /// Commands to try, each with what it shows.
@@ -62,7 +64,7 @@ impl End {
 
 /// The whole summary; one line when there was nothing to do.
 pub fn summary(summary: &Summary, paint: Paint) -> String {
-    let Summary { run, pipeline, profile, stages, seconds: took, evaluations, next } = summary;
+    let Summary { run, pipeline, profile, stages, seconds: took, warnings, evaluations, next } = summary;
     let saved: f64 = stages.iter().filter(|line| line.end == End::Hit).map(|line| line.seconds).sum();
     if stages.iter().all(|line| line.end == End::Hit) {
         let saved = if saved >= 0.5 { format!(", reuse saved {}", seconds(saved)) } else { String::new() };
@@ -75,6 +77,9 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
     let mut text = format!("{}\n", paint.ink(Ink::Bold, format!("{run}{pipeline}{profile}")));
     text += &stage_table(stages, paint);
     text += &format!("{}\n", verdict(stages, *took, saved));
+    for warning in warnings {
+        text += &format!("{}\n", paint.ink(Ink::Active, format!("warning: {warning}")));
+    }
     for (stage, figures) in evaluations {
         let table = evaluation(stage, figures, paint);
         if !table.is_empty() {
@@ -146,6 +151,7 @@ mod tests {
             profile: Some("tiny".to_owned()),
             stages: stages.iter().map(line).collect(),
             seconds: 12.3,
+            warnings: vec!["policy/config.json: `x` is not known".to_owned()],
             evaluations: vec![("report".to_owned(), Figures::from([("win_rate_sampled".to_owned(), 0.6)]))],
             next: vec![
                 ("sluice why pairs".to_owned(), "what made it run"),
@@ -170,6 +176,7 @@ mod tests {
                 responses  partial  20,000  1 min 1 s  12,000 rows reused
                 tuned      ran           -     17.2 s  loss 0.71 → 0.52
                 3 stages: 2 ran in 12.3 s, 1 reused, which saved 400 ms
+                warning: policy/config.json: `x` is not known
 
                 report                                   before   after
                   judge prefers the new answer, sampled          60.0 %
@@ -187,6 +194,7 @@ mod tests {
                 prompts  failed      -     -
                 pairs    not run     -     -  needs prompts
                 2 stages: 0 ran in 12.3 s, 1 failed, 1 not run
+                warning: policy/config.json: `x` is not known
 
                 report                                   before   after
                   judge prefers the new answer, sampled          60.0 %

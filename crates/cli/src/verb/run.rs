@@ -5,7 +5,7 @@ use std::thread;
 
 use sluice_engine::{RunOptions, RunReport, StageReport};
 use sluice_spec::stage::Kind;
-use sluice_store::Outcome as Ended;
+use sluice_store::{NoticeLevel, Outcome as Ended};
 
 use crate::args::{Global, Run};
 use crate::device;
@@ -97,9 +97,21 @@ fn summed_up(session: &Session, project: &Project, targets: &[String], report: &
         profile: pipeline.profile.as_ref().map(ToString::to_string),
         stages: report.stages.iter().map(line).collect(),
         seconds: report.seconds,
+        warnings: warnings(report),
         evaluations: evaluations.collect(),
         next: next(session, project, targets, report),
     }
+}
+
+/// What the stages warned of; several stages may warn of one model.
+fn warnings(report: &RunReport) -> Vec<String> {
+    let mut warnings: Vec<String> = Vec::new();
+    for notice in report.stages.iter().flat_map(|stage| &stage.notices) {
+        if notice.level == NoticeLevel::Warning && !warnings.contains(&notice.text) {
+            warnings.push(notice.text.clone());
+        }
+    }
+    warnings
 }
 
 fn line(stage: &StageReport) -> StageLine {
@@ -119,17 +131,19 @@ fn line(stage: &StageReport) -> StageLine {
 
 /// What one would ask next about a stage, if its numbers have it.
 fn note(stage: &StageReport, end: End) -> String {
+    let notes = stage.notices.iter().filter(|notice| notice.level == NoticeLevel::Note);
+    let mut parts: Vec<String> = notes.map(|notice| notice.text.clone()).collect();
     let Some(record) = &stage.record else {
-        return match (end, &stage.error, &stage.progress) {
-            (End::Blocked, Some(by), _) => by.clone(),
+        match (end, &stage.error, &stage.progress) {
+            (End::Blocked, Some(by), _) => parts.push(by.clone()),
             (End::Interrupted, _, Some(progress)) if ["sample", "score", "evaluate"].contains(&stage.kind) => {
                 let total = progress.total.map_or_else(String::new, |total| format!(" of {}", count(total)));
-                format!("{}{total} rows kept", count(progress.done))
+                parts.push(format!("{}{total} rows kept", count(progress.done)));
             }
-            _ => String::new(),
-        };
+            _ => {}
+        }
+        return parts.join(", ");
     };
-    let mut parts = Vec::new();
     if record.n_rows_reused > 0 && end == End::Partial {
         // An evaluation has a row for every two answers.
         let what = if stage.kind == "evaluate" { "answer" } else { "row" };

@@ -49,6 +49,7 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
         stale: found.stale.map(|run| run.to_string()),
         metrics: record.metrics.clone(),
         facts: record.facts.clone(),
+        notices: record.notices.clone(),
     };
     let paint = session.world.out;
     if !session.global.json {
@@ -76,10 +77,10 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
         }
     }
     if session.global.json {
-        let ShownStage { stage, kind, key, seconds, age_seconds: _, stale, metrics, facts } = shown;
+        let ShownStage { stage, kind, key, seconds, age_seconds: _, stale, metrics, facts, notices } = shown;
         let object = json!({
             "name": stage, "kind": kind, "key": key, "seconds": seconds, "stale": stale, "metrics": metrics,
-            "facts": facts, "outputs": objects,
+            "facts": facts, "notices": notices, "outputs": objects,
         });
         out(format!("{object}\n"));
     }

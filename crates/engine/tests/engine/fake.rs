@@ -54,7 +54,7 @@ impl FakeRunner {
     }
 
     pub fn knowing(mut self, stage: &str, rows_known: u64, rows: u64) -> Self {
-        self.knowing.insert(stage.to_owned(), RowCount { rows, rows_known });
+        self.knowing.insert(stage.to_owned(), RowCount { rows, rows_known, unit: "rows" });
         self
     }
 
