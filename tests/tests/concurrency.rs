@@ -156,3 +156,68 @@ fn a_stopped_run_says_what_is_kept() {
         assert_eq!(n_files(&store.join("tmp")), 0);
     }
 }
+
+/// A training of many short steps, saved after every fifth.
+const MANY_STEPS: [&str; 4] =
+    ["--set", "stages.tuned.train.epochs=200", "--set", "stages.tuned.train.checkpoint={every_steps: 5}"];
+
+/// A run in the middle of its training, which has saved itself.
+fn training(project: &Project) -> Running {
+    let mut run = call(project, &[&["run", "p.yaml", "tuned"], &MANY_STEPS[..]].concat());
+    let saves = project.path().join(".sluice/resume");
+    let heads = || std::fs::read_dir(&saves).into_iter().flatten().flatten().map(|key| key.path().join("head.json"));
+    assert!(run.until(|| heads().any(|head| head.is_file())), "a training saves itself");
+    run
+}
+
+/// The line of a table that is about the training.
+fn line_of_tuned(text: &str) -> &str {
+    text.lines().find(|line| line.starts_with("tuned")).expect("a line")
+}
+
+/// Digests of the checkpoint and of the steps.
+fn trained(project: &Project) -> Vec<Value> {
+    let said = project.sluice([&["show", "p.yaml", "tuned", "--json"], &MANY_STEPS[..]].concat()).ended(0);
+    let shown: Value = serde_json::from_str(&said.out).expect("an object");
+    shown["outputs"].as_array().expect("a list").iter().map(|output| output["digest"].clone()).collect()
+}
+
+/// What a training comes to that nobody stops.
+fn trained_whole() -> Vec<Value> {
+    let project = six_stages("p.yaml");
+    project.sluice([&["run", "p.yaml", "tuned", "--quiet"], &MANY_STEPS[..]].concat()).ended(0);
+    trained(&project)
+}
+
+/// Goes on with a training that was stopped, and looks whether it becomes the one that never was.
+fn check_goes_on(project: &Project) {
+    let plan = project.sluice([&["plan", "p.yaml", "tuned"], &MANY_STEPS[..]].concat()).ended(0).out;
+    let planned = line_of_tuned(&plan);
+    assert!(planned.contains("partial") && planned.contains("resumes at step "), "{planned}");
+    let run = project.sluice([&["run", "p.yaml", "tuned"], &MANY_STEPS[..]].concat()).ended(0).out;
+    let resumed = line_of_tuned(&run);
+    assert!(resumed.contains("partial") && resumed.contains("resumed at step "), "{resumed}");
+    assert_eq!(trained(project), trained_whole());
+    assert_eq!(n_files(&project.path().join(".sluice/resume")), 0);
+}
+
+#[test]
+fn a_killed_training_goes_on_from_its_last_save() {
+    let project = six_stages("p.yaml");
+    training(&project).kill();
+    check_goes_on(&project);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_training_saves_itself() {
+    let project = six_stages("p.yaml");
+    let mut run = training(&project);
+    run.signal(Signal::Interrupt);
+    let ended = run.wait();
+    let out: String = ended.lines.iter().map(|line| format!("{}\n", line.text)).collect();
+    assert_eq!(ended.code, Some(130), "{out}{}", ended.err);
+    let told = line_of_tuned(&out);
+    assert!(told.contains("interrupted") && told.contains("saved at step "), "{told}");
+    check_goes_on(&project);
+}

@@ -300,6 +300,11 @@ fn speed_and_names_change_no_leaf() {
             "{ score: { responses: responses, model: policy, max_batch_tokens: 9 } }",
         ),
         ("{ ingest: { from: a.jsonl } }", "{ ingest: { from: [b/*.parquet], heldout_from: c.csv } }"),
+        (
+            "{ train: { pairs: pairs, model: policy, objective: { dpo: {} }, learning_rate: 1, checkpoint: auto } }",
+            "{ train: { pairs: pairs, model: policy, objective: { dpo: {} }, learning_rate: 1,
+               checkpoint: { every_steps: 50 } } }",
+        ),
     ];
     let bare = |stage| -> Vec<_> { leaves_of(stage).into_iter().map(|leaf| (leaf.path, leaf.value)).collect() };
     for (one, other) in same {

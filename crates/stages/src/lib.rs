@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use sluice_spec::stage::Kind;
-use sluice_store::{Artifact, Attempt, ModelDigest, Output, Store};
+use sluice_store::{Artifact, Attempt, ModelDigest, Notice, NoticeLevel, Output, Store};
 
 pub use error::StageError;
 
@@ -45,7 +45,9 @@ pub struct StageContext<'a> {
     pub device: Device,
     /// Called now and then from the thread that runs the stage.
     pub progress: &'a dyn Fn(Progress),
-    /// Seconds since some fixed moment; measured columns depend on it, and how often finished rows are synced.
+    /// Called with what a user should hear; a text that comes twice is told once.
+    pub notify: &'a dyn Fn(Notice),
+    /// Seconds since some fixed moment; measured columns depend on it, and how often what is done is saved.
     pub clock: &'a dyn Fn() -> f64,
     /// Set from outside when the stage should stop.
     pub cancel: &'a AtomicBool,
@@ -119,6 +121,8 @@ pub struct Produced {
     pub facts: BTreeMap<String, String>,
     /// Rows that earlier runs made, of those that [`count_rows`] counts.
     pub n_rows_reused: u64,
+    /// Optimiser steps that an earlier run took, which did not come to the end.
+    pub n_steps_resumed: u64,
 }
 
 /// The rows a stage makes one by one, each of which can be known from an earlier run.
@@ -193,7 +197,7 @@ impl Produced {
     /// No metrics and no facts yet.
     pub fn new(outputs: Vec<Output>) -> Self {
         let n_rows = outputs.first().and_then(Output::n_rows).unwrap_or(0);
-        Self { outputs, n_rows, metrics: BTreeMap::new(), facts: BTreeMap::new(), n_rows_reused: 0 }
+        Self { outputs, n_rows, metrics: BTreeMap::new(), facts: BTreeMap::new(), n_rows_reused: 0, n_steps_resumed: 0 }
     }
 
     pub fn with_metrics<'m>(mut self, metrics: impl IntoIterator<Item = (&'m str, f64)>) -> Self {
@@ -272,6 +276,16 @@ impl StageContext<'_> {
     /// Reports progress; the caller decides how much of it is shown.
     pub fn report(&self, progress: Progress) {
         (self.progress)(progress);
+    }
+
+    /// Tells something that is good to know.
+    pub fn note(&self, text: impl Into<String>) {
+        (self.notify)(Notice { level: NoticeLevel::Note, text: text.into() });
+    }
+
+    /// Tells something that may be other than the user thinks.
+    pub fn warn(&self, text: impl Into<String>) {
+        (self.notify)(Notice { level: NoticeLevel::Warning, text: text.into() });
     }
 
     /// To be asked between any two pieces of work that take longer than a blink.

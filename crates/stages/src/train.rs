@@ -9,6 +9,7 @@ mod policy;
 mod recipe;
 mod reward;
 mod save;
+mod saves;
 mod start;
 
 use std::path::PathBuf;
@@ -70,10 +71,11 @@ pub fn run(params: &Train, context: &StageContext<'_>) -> Result<Produced, Stage
         Objective::Reward(objective) => reward::train(objective, params, &start, context)?,
         _ => policy::train(params, &start, context)?,
     };
-    let Fitted { checkpoint, steps, metrics } = fitted;
+    let Fitted { checkpoint, steps, metrics, n_resumed } = fitted;
     let steps = context.write_table(Steps::NAME, Steps::schema(), [Ok(steps)])?;
     let mut produced = Produced::new(vec![checkpoint, steps]);
     produced.metrics = metrics;
+    produced.n_steps_resumed = n_resumed as u64;
     produced.facts.insert("base_digest".to_owned(), start.digest.to_string());
     Ok(produced)
 }

@@ -2,6 +2,8 @@
 
 #[path = "models/bench.rs"]
 mod bench;
+#[path = "models/resumed.rs"]
+mod resumed;
 #[path = "models/rows.rs"]
 mod rows;
 

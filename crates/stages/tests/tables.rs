@@ -37,6 +37,7 @@ impl Project {
             attempt: &attempt,
             device: Device::Cpu,
             progress: &|_| {},
+            notify: &|_| {},
             clock: &|| 0.0,
             cancel: &AtomicBool::new(false),
         };
@@ -214,6 +215,7 @@ fn a_stage_that_is_asked_to_stop_leaves_nothing() {
         attempt: &attempt,
         device: Device::Cpu,
         progress: &|_| {},
+        notify: &|_| {},
         clock: &|| 0.0,
         cancel: &AtomicBool::new(true),
     };

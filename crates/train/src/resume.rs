@@ -1,120 +1,81 @@
-//! A trainer on disk, between two steps.
+//! A trainer between two steps, as one stream of bytes and back.
 //!
-//! Owns the folder layout. A trainer that is loaded takes the same further steps as one that was never stopped: the
-//! order of rows and the learning rate are functions of the step, so weights, moments and the step are all there is to
-//! keep.
+//! Owns the form of the stream. A trainer that is read takes the same further steps as one that was never stopped: the
+//! order of rows, the learning rate and all else that looks like chance are functions of the step, so weights, moments,
+//! the step and the figures of the steps so far are all there is to keep. Knows nothing of where the bytes lie, who
+//! checks them, and when they are written.
 //!
-//! The folder holds `trainer.json` and the one safetensors file it names. Tensors are called `weight/NAME`,
-//! `first/NAME` and `second/NAME` after the published parameter names; they are f32 and lie as in memory, linear maps
-//! `[in, out]`, so they are no checkpoint for other programs. Files are written under other names and renamed,
-//! `trainer.json` last: a crash leaves the folder as it was before.
+//! The stream is a safetensors file. Tensors are called `weight/NAME`, `first/NAME` and `second/NAME` after the
+//! published parameter names; they have the type they have in memory and lie as they lie there, linear maps `[in, out]`,
+//! so they are no checkpoint for other programs. `steps` is a table of figures, a row for each finished step. One tensor
+//! at a time is in memory on the way.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors, View, serialize_to_file};
-use serde::{Deserialize, Serialize};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sluice_lm::params::{ParamMut, Parameters};
 use thiserror::Error;
 
+use crate::metrics::{PairMetrics, StepMetrics};
 use crate::optimizer::{AdamW, Moments, Optimizer};
 use crate::trainer::Trainer;
 
-/// Layout of the folder. A reader refuses every other number.
-const FORMAT: u32 = 1;
-const HEAD_FILE: &str = "trainer.json";
+/// Names the form of the stream; changes when what is written could be misread by an older reader.
+pub const FORM: &str = "trainer v1";
 
-/// Why a trainer cannot be kept or taken up again.
+/// The limit of the format's own library; a header is read into memory whole.
+const LARGEST_HEADER_BYTES: u64 = 100_000_000;
+const STEPS: &str = "steps";
+const N_OPTIMIZER_STEPS: &str = "n_optimizer_steps";
+
+/// Why a stream is not the trainer that is needed.
 #[derive(Debug, Error)]
 pub enum ResumeError {
-    #[error("{operation} {}", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("write tensors to {}", path.display())]
-    Write { path: PathBuf, source: safetensors::SafeTensorError },
-    #[error("read {}", path.display())]
-    Head { path: PathBuf, source: serde_json::Error },
-    #[error("{} has format {found}, this program reads {FORMAT}", path.display())]
-    Format { path: PathBuf, found: u32 },
-    #[error("{} was saved under other settings ({}); start afresh or put them back", path.display(), keys.join(", "))]
-    Settings { path: PathBuf, keys: Vec<String> },
-    #[error("{} is damaged: its BLAKE3 is {found}, {HEAD_FILE} says {expected}", path.display())]
-    Damaged { path: PathBuf, found: String, expected: String },
-    #[error("read tensors of {}", path.display())]
-    Read { path: PathBuf, source: safetensors::SafeTensorError },
-    #[error("{}: tensor {name} is {found}, the model needs {expected}", path.display())]
-    Tensor { path: PathBuf, name: String, found: String, expected: String },
-    #[error("{}: tensor {name} belongs to no parameter of the model", path.display())]
-    Unknown { path: PathBuf, name: String },
+    #[error("read the saved trainer")]
+    Read(#[from] io::Error),
+    #[error("the saved trainer does not hold together: {message}")]
+    Form { message: String },
+    #[error("tensor {name} of the saved trainer is {found}, the model needs {expected}")]
+    Tensor { name: String, found: String, expected: String },
+    #[error("tensor {name} of the saved trainer belongs to no parameter of the model")]
+    Unknown { name: String },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Head {
-    format: u32,
-    n_done: usize,
-    n_optimizer_steps: u64,
-    /// The safetensors file beside this one.
-    tensors: String,
-    blake3: String,
-    /// What the caller trained with; a resumed run must use the same.
-    settings: BTreeMap<String, serde_json::Value>,
-}
-
-/// Saves a trainer into `folder`, which is made if need be, in place of what was saved there before.
-pub fn save<M: Parameters + Clone>(
-    folder: &Path,
+/// Writes a trainer and the figures of its steps so far.
+///
+/// # Errors
+/// Those of `sink`; `Unsupported` for a model whose weights are of a type the format has no name for.
+pub fn write<M: Parameters + Clone>(
     trainer: &Trainer<M>,
-    settings: &BTreeMap<String, serde_json::Value>,
-) -> Result<(), ResumeError> {
-    fs::create_dir_all(folder).map_err(|source| ResumeError::Io { operation: "make", path: folder.into(), source })?;
-    let before = read_head(folder)?;
-    let tensors = format!("step-{:08}.safetensors", trainer.n_done);
-    let path = folder.join(&tensors);
-    let partial = folder.join("partial.safetensors");
-    serialize_to_file(stored_tensors(trainer), None, &partial)
-        .map_err(|source| ResumeError::Write { path: partial.clone(), source })?;
-    let blake3 = digest(&partial)?;
-    publish(&partial, &path)?;
-    let head = Head {
-        format: FORMAT,
-        n_done: trainer.n_done,
-        n_optimizer_steps: trainer.optimizer.n_steps(),
-        tensors: tensors.clone(),
-        blake3,
-        settings: settings.clone(),
-    };
-    write_head(folder, &head)?;
-    match before {
-        Some(old) if old.tensors != tensors => remove(&folder.join(old.tensors)),
-        _ => Ok(()),
+    steps: &[StepMetrics],
+    sink: &mut dyn Write,
+) -> io::Result<()> {
+    let tensors = kept_tensors(trainer);
+    let figures: Vec<u8> = steps.iter().flat_map(figures).flat_map(f64::to_le_bytes).collect();
+    let mut header = Header::default();
+    header.add(STEPS, Dtype::F64, vec![steps.len(), N_FIGURES]);
+    for Kept { name, shape, values_n } in &tensors {
+        header.add(name, stored_dtype(values_n.dtype())?, shape.clone());
     }
+    sink.write_all(&header.finish(trainer.optimizer.n_steps())?)?;
+    sink.write_all(&figures)?;
+    for Kept { values_n, .. } in tensors {
+        sink.write_all(values_n.into_data().as_bytes())?;
+    }
+    Ok(())
 }
 
-/// Takes up the trainer saved in `folder`, or `None` where none was saved. `model` gives the architecture; its weights
-/// are replaced.
-pub fn load<M: Parameters>(
-    folder: &Path,
+/// Reads what [`write`] wrote. `model` gives the architecture; its weights are replaced.
+pub fn read<M: Parameters>(
+    source: &mut (impl Read + Seek),
     mut model: M,
     adamw: AdamW,
-    settings: &BTreeMap<String, serde_json::Value>,
     device: &Device,
-) -> Result<Option<Trainer<M>>, ResumeError> {
-    let Some(head) = read_head(folder)? else { return Ok(None) };
-    let keys = differing_keys(&head.settings, settings);
-    if !keys.is_empty() {
-        return Err(ResumeError::Settings { path: folder.join(HEAD_FILE), keys });
-    }
-    let path = folder.join(&head.tensors);
-    let bytes = fs::read(&path).map_err(|source| ResumeError::Io { operation: "read", path: path.clone(), source })?;
-    let found = blake3::hash(&bytes).to_hex().to_string();
-    if found != head.blake3 {
-        return Err(ResumeError::Damaged { path, found, expected: head.blake3 });
-    }
-    let file = SafeTensors::deserialize(&bytes).map_err(|source| ResumeError::Read { path: path.clone(), source })?;
-    let mut reader = Reader { path: &path, device, left: file.tensors().into_iter().collect() };
+) -> Result<(Trainer<M>, Vec<StepMetrics>), ResumeError> {
+    let mut reader = Reader::open(source, device)?;
+    let steps = reader.steps()?;
     let mut moments = BTreeMap::new();
     let mut fault = None;
     model.walk(&mut |name, param| {
@@ -126,40 +87,31 @@ pub fn load<M: Parameters>(
         return Err(fault);
     }
     if let Some(name) = reader.left.into_keys().next() {
-        return Err(ResumeError::Unknown { path: path.clone(), name });
+        return Err(ResumeError::Unknown { name });
     }
-    let optimizer = Optimizer::restore(adamw, head.n_optimizer_steps, moments);
-    Ok(Some(Trainer { model, optimizer, n_done: head.n_done }))
+    let optimizer = Optimizer::restore(adamw, reader.n_optimizer_steps, moments);
+    Ok((Trainer { model, optimizer, n_done: steps.len() }, steps))
 }
 
-/// A tensor on its way to disk; its bytes are read from the device when they are written.
-struct Stored {
-    values_n: Tensor<1>,
+/// Bytes that [`write`] would write, within a header.
+pub fn n_bytes<M: Parameters + Clone>(trainer: &Trainer<M>) -> u64 {
+    let bytes = |kept: &Kept| (kept.values_n.dims()[0] * kept.values_n.dtype().size()) as u64;
+    // Moments come into being with the first step: two for each weight.
+    let tensors = kept_tensors(trainer);
+    let now: u64 = tensors.iter().map(bytes).sum();
+    if trainer.optimizer.moments().is_empty() { 3 * now } else { now }
+}
+
+/// A tensor on its way out; its bytes are read from the device when they are written.
+struct Kept {
+    name: String,
     shape: Vec<usize>,
+    values_n: Tensor<1>,
 }
 
-impl View for Stored {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values: Vec<u8> = self.values_n.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect();
-        Cow::Owned(values)
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * size_of::<f32>()
-    }
-}
-
-fn stored_tensors<M: Parameters + Clone>(trainer: &Trainer<M>) -> Vec<(String, Stored)> {
+fn kept_tensors<M: Parameters + Clone>(trainer: &Trainer<M>) -> Vec<Kept> {
     let mut model = trainer.model.clone();
-    let mut stored = Vec::new();
+    let mut kept = Vec::new();
     model.walk(&mut |name, param| {
         let (values_n, shape) = match param {
             ParamMut::Vector(weight) => (weight.clone(), weight.dims().to_vec()),
@@ -167,25 +119,77 @@ fn stored_tensors<M: Parameters + Clone>(trainer: &Trainer<M>) -> Vec<(String, S
                 (weight.clone().reshape([-1]), weight.dims().to_vec())
             }
         };
+        let mut keep = |part: &str, values_n: Tensor<1>| {
+            kept.push(Kept { name: format!("{part}/{name}"), shape: shape.clone(), values_n });
+        };
+        keep("weight", values_n);
         if let Some(Moments { first_n, second_n }) = trainer.optimizer.moments().get(name) {
-            for (part, values_n) in [("first", first_n), ("second", second_n)] {
-                let tensor = Stored { values_n: values_n.clone(), shape: shape.clone() };
-                stored.push((format!("{part}/{name}"), tensor));
-            }
+            keep("first", first_n.clone());
+            keep("second", second_n.clone());
         }
-        stored.push((format!("weight/{name}"), Stored { values_n, shape }));
     });
-    stored
+    kept
 }
 
-/// The tensors of an open file that were not taken yet.
-struct Reader<'a> {
-    path: &'a Path,
+/// The header of a safetensors file, tensor by tensor in the order of their bytes.
+#[derive(Default)]
+struct Header {
+    tensors: Vec<(String, TensorInfo)>,
+    n_bytes: usize,
+}
+
+impl Header {
+    fn add(&mut self, name: &str, dtype: Dtype, shape: Vec<usize>) {
+        let start = self.n_bytes;
+        self.n_bytes += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        self.tensors.push((name.to_owned(), TensorInfo { dtype, shape, data_offsets: (start, self.n_bytes) }));
+    }
+
+    fn finish(self, n_optimizer_steps: u64) -> io::Result<Vec<u8>> {
+        let about = HashMap::from([(N_OPTIMIZER_STEPS.to_owned(), n_optimizer_steps.to_string())]);
+        let metadata = Metadata::new(Some(about), self.tensors).map_err(io::Error::other)?;
+        let mut json = serde_json::to_vec(&metadata)?;
+        json.resize(json.len().next_multiple_of(8), b' ');
+        Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
+    }
+}
+
+/// The tensors of a stream that were not taken yet.
+struct Reader<'a, R> {
+    source: &'a mut R,
     device: &'a Device,
-    left: BTreeMap<String, safetensors::tensor::TensorView<'a>>,
+    /// Where the bytes of the first tensor are.
+    data_start: u64,
+    left: BTreeMap<String, TensorInfo>,
+    n_optimizer_steps: u64,
 }
 
-impl Reader<'_> {
+impl<'a, R: Read + Seek> Reader<'a, R> {
+    fn open(source: &'a mut R, device: &'a Device) -> Result<Self, ResumeError> {
+        let wrong = |message: String| ResumeError::Form { message };
+        let n_stream = source.seek(SeekFrom::End(0))?;
+        source.seek(SeekFrom::Start(0))?;
+        let mut length = [0; 8];
+        source.read_exact(&mut length)?;
+        let n_header = u64::from_le_bytes(length);
+        if n_header > LARGEST_HEADER_BYTES.min(n_stream.saturating_sub(8)) {
+            return Err(wrong(format!("its header would have {n_header} of {n_stream} bytes")));
+        }
+        let mut header = vec![0; n_header as usize];
+        source.read_exact(&mut header)?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| wrong(error.to_string()))?;
+        let data_start = 8 + n_header;
+        // No tensor is then larger than the stream.
+        if n_stream - data_start != metadata.data_len() as u64 {
+            let described = metadata.data_len();
+            return Err(wrong(format!("it describes {described} bytes of tensors, and has {}", n_stream - data_start)));
+        }
+        let about = metadata.metadata().as_ref().and_then(|about| about.get(N_OPTIMIZER_STEPS)?.parse().ok());
+        let n_optimizer_steps = about.ok_or_else(|| wrong(format!("it does not say `{N_OPTIMIZER_STEPS}`")))?;
+        let left = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        Ok(Self { source, device, data_start, left, n_optimizer_steps })
+    }
+
     fn restore(
         &mut self,
         name: &str,
@@ -195,106 +199,107 @@ impl Reader<'_> {
         let shape = match param {
             ParamMut::Vector(weight) => {
                 let shape = weight.dims();
-                *weight = self.required(&format!("weight/{name}"), &shape)?;
+                *weight = self.tensor(&format!("weight/{name}"), &shape, weight.dtype())?;
                 shape.to_vec()
             }
             ParamMut::Matrix(weight) | ParamMut::Linear(weight) => {
                 let shape = weight.dims();
-                *weight = self.required(&format!("weight/{name}"), &shape)?.reshape(shape);
+                *weight = self.tensor(&format!("weight/{name}"), &shape, weight.dtype())?.reshape(shape);
                 shape.to_vec()
             }
         };
+        // Moments are f32 whatever the weights are.
         if self.left.contains_key(&format!("first/{name}")) {
-            let first_n = self.required(&format!("first/{name}"), &shape)?;
-            let second_n = self.required(&format!("second/{name}"), &shape)?;
+            let first_n = self.tensor(&format!("first/{name}"), &shape, DType::F32)?;
+            let second_n = self.tensor(&format!("second/{name}"), &shape, DType::F32)?;
             moments.insert(name.to_owned(), Moments { first_n, second_n });
         }
         Ok(())
     }
 
     /// The values of a tensor, flat.
-    fn required(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<1>, ResumeError> {
-        let expected = format!("f32 {shape:?}");
-        let found = self.left.remove(name).ok_or_else(|| self.fault(name, "absent".to_owned(), &expected))?;
-        if found.dtype() != Dtype::F32 || found.shape() != shape {
-            return Err(self.fault(name, format!("{:?} {:?}", found.dtype(), found.shape()), &expected));
+    fn tensor(&mut self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor<1>, ResumeError> {
+        let bytes = self.bytes(name, stored_dtype(dtype)?, shape)?;
+        let n_values = shape.iter().product::<usize>();
+        let data = TensorData::from_bytes_vec(bytes, [n_values], dtype);
+        Ok(Tensor::from_data(data, (self.device, dtype)))
+    }
+
+    /// The figures of the steps.
+    fn steps(&mut self) -> Result<Vec<StepMetrics>, ResumeError> {
+        let n_steps = self.left.get(STEPS).and_then(|info| info.shape.first().copied()).unwrap_or(0);
+        let bytes = self.bytes(STEPS, Dtype::F64, &[n_steps, N_FIGURES])?;
+        let (values, _) = bytes.as_chunks::<8>();
+        let figures: Vec<f64> = values.iter().map(|value| f64::from_le_bytes(*value)).collect();
+        let (rows, _) = figures.as_chunks::<N_FIGURES>();
+        Ok(rows.iter().map(step).collect())
+    }
+
+    fn bytes(&mut self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<Vec<u8>, ResumeError> {
+        let fault = |found: String| {
+            let expected = format!("{dtype} {shape:?}");
+            ResumeError::Tensor { name: name.to_owned(), found, expected }
+        };
+        let info = self.left.remove(name).ok_or_else(|| fault("absent".to_owned()))?;
+        if info.dtype != dtype || info.shape != shape {
+            return Err(fault(format!("{} {:?}", info.dtype, info.shape)));
         }
-        let values: Vec<f32> =
-            found.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let n_values = values.len();
-        Ok(Tensor::from_data(TensorData::new(values, [n_values]), self.device))
-    }
-
-    fn fault(&self, name: &str, found: String, expected: &str) -> ResumeError {
-        ResumeError::Tensor { path: self.path.into(), name: name.to_owned(), found, expected: expected.to_owned() }
+        let (start, end) = info.data_offsets;
+        self.source.seek(SeekFrom::Start(self.data_start + start as u64))?;
+        let mut bytes = vec![0; end - start];
+        self.source.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 }
 
-fn read_head(folder: &Path) -> Result<Option<Head>, ResumeError> {
-    let path = folder.join(HEAD_FILE);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(ResumeError::Io { operation: "read", path, source }),
-    };
-    // The format is read alone first: another format may have other fields.
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
-    let fail = |source| ResumeError::Head { path: path.clone(), source };
-    let Format { format } = serde_json::from_slice(&text).map_err(fail)?;
-    if format != FORMAT {
-        return Err(ResumeError::Format { path, found: format });
-    }
-    serde_json::from_slice(&text).map(Some).map_err(fail)
-}
-
-fn write_head(folder: &Path, head: &Head) -> Result<(), ResumeError> {
-    let partial = folder.join("partial.json");
-    let fail = |source| ResumeError::Io { operation: "write", path: partial.clone(), source };
-    let text = serde_json::to_vec_pretty(head).map_err(|error| fail(error.into()))?;
-    File::create(&partial).and_then(|mut file| file.write_all(&text)).map_err(fail)?;
-    publish(&partial, &folder.join(HEAD_FILE))
-}
-
-/// Makes a written file durable and gives it its name.
-fn publish(partial: &Path, path: &Path) -> Result<(), ResumeError> {
-    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-    let fail = |operation, path: &Path, source| ResumeError::Io { operation, path: path.into(), source };
-    sync(partial).map_err(|source| fail("sync", partial, source))?;
-    fs::rename(partial, path).map_err(|source| fail("name", path, source))?;
-    match path.parent() {
-        Some(folder) => sync(folder).map_err(|source| fail("sync", folder, source)),
-        None => Ok(()),
+fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
+    match dtype {
+        DType::F32 => Ok(Dtype::F32),
+        DType::F16 => Ok(Dtype::F16),
+        DType::BF16 => Ok(Dtype::BF16),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("weights of type {}", other.name()))),
     }
 }
 
-fn remove(path: &Path) -> Result<(), ResumeError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(ResumeError::Io { operation: "remove", path: path.into(), source: error })
+/// Columns of `steps`, in the order of [`figures`].
+const N_FIGURES: usize = 12;
+/// Which of a step's optional figures it has; they are added.
+const HAS_PAIRS: u8 = 1;
+const HAS_CHOSEN: u8 = 2;
+const HAS_REJECTED: u8 = 4;
+
+/// A step as a row of numbers; whole ones are exact.
+fn figures(step: &StepMetrics) -> [f64; N_FIGURES] {
+    let StepMetrics { step, epoch, loss, pairs, grad_norm, learning_rate, n_tokens, seconds } = *step;
+    let mut has = 0;
+    let (mut margin, mut accuracy, mut chosen, mut rejected) = (0.0, 0.0, 0.0, 0.0);
+    if let Some(PairMetrics { margin: of_margin, accuracy: of_accuracy, chosen_logp, rejected_logp }) = pairs {
+        has |= HAS_PAIRS;
+        (margin, accuracy) = (of_margin, of_accuracy);
+        if let Some(logp) = chosen_logp {
+            has |= HAS_CHOSEN;
+            chosen = logp;
         }
-        _ => Ok(()),
+        if let Some(logp) = rejected_logp {
+            has |= HAS_REJECTED;
+            rejected = logp;
+        }
     }
+    let (step, n_tokens) = (step as f64, n_tokens as f64);
+    let has = f64::from(has);
+    [step, epoch, loss, grad_norm, learning_rate, n_tokens, seconds, has, margin, accuracy, chosen, rejected]
 }
 
-fn digest(path: &Path) -> Result<String, ResumeError> {
-    let fail = |source| ResumeError::Io { operation: "read", path: path.into(), source };
-    let mut hasher = blake3::Hasher::new();
-    let file = File::open(path).map_err(fail)?;
-    hasher.update_reader(file).map_err(fail)?;
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// Keys whose values differ, or that one side lacks.
-fn differing_keys(
-    saved: &BTreeMap<String, serde_json::Value>,
-    given: &BTreeMap<String, serde_json::Value>,
-) -> Vec<String> {
-    let mut keys: Vec<String> = saved.keys().chain(given.keys()).cloned().collect();
-    keys.sort();
-    keys.dedup();
-    keys.retain(|key| saved.get(key) != given.get(key));
-    keys
+fn step(figures: &[f64; N_FIGURES]) -> StepMetrics {
+    let [step, epoch, loss, grad_norm, learning_rate, n_tokens, seconds, has, margin, accuracy, chosen, rejected] =
+        *figures;
+    let has = has as u8;
+    let pairs = (has & HAS_PAIRS != 0).then(|| PairMetrics {
+        margin,
+        accuracy,
+        chosen_logp: (has & HAS_CHOSEN != 0).then_some(chosen),
+        rejected_logp: (has & HAS_REJECTED != 0).then_some(rejected),
+    });
+    let (step, n_tokens) = (step as usize, n_tokens as usize);
+    StepMetrics { step, epoch, loss, pairs, grad_norm, learning_rate, n_tokens, seconds }
 }

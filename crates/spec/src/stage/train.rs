@@ -10,7 +10,7 @@ use crate::number::{Count, Fraction, NonNegative, Positive, ProperFraction, Seed
 use crate::reader::{Fields, Read, Reader};
 use crate::span::Located;
 use crate::stage::{Expects, Input, ModelRef, Source, TableRef};
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 pub use objective::Objective;
 
@@ -29,6 +29,8 @@ pub struct Train {
     pub optimiser: Optimiser,
     pub passes: Passes,
     pub tokens: Tokens,
+    /// Not in the key: it decides what a stop costs, and nothing of the result.
+    pub checkpoint: Located<Saving>,
     /// Orders the examples and draws fresh weights.
     pub seed: Located<Seed>,
 }
@@ -88,6 +90,18 @@ choice! {
     }
 }
 
+/// When an unfinished training saves itself, so that the next run goes on from there. A stop at the user's wish saves in
+/// any case but `Never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// As often as costs little beside the training itself.
+    Auto,
+    /// After every so many optimiser steps.
+    EverySteps(Count),
+    /// For where there is no room: a save holds the weights and both moments.
+    Never,
+}
+
 /// AdamW and its learning rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Optimiser {
@@ -137,7 +151,7 @@ pub struct Tokens {
 
 impl Train {
     pub fn leaves(&self, sink: &mut dyn LeafSink) {
-        let Train { examples: _, model, objective, off_policy, optimiser, passes, tokens, seed } = self;
+        let Train { examples: _, model, objective, off_policy, optimiser, passes, tokens, checkpoint: _, seed } = self;
         // A stored model enters by its digest; that weights are fresh is the stage's own choice.
         let fresh = matches!(model.value, Start::Init(_));
         sink.leaf("model.init", LeafValue::Bool(fresh), model.place);
@@ -268,10 +282,26 @@ impl Read for Train {
         let optimiser = Optimiser::read_fields(&mut fields);
         let passes = Passes::read_fields(&mut fields);
         let tokens = Tokens::read_fields(&mut fields);
+        let checkpoint = fields.or("checkpoint", Saving::Auto);
         let seed = fields.or("seed", Seed::preset(42));
         fields.finish();
         let (examples, model, objective, optimiser) = (examples?, model?, objective?, optimiser?);
-        Some(Train { examples, model, objective, off_policy, optimiser, passes, tokens, seed })
+        Some(Train { examples, model, objective, off_policy, optimiser, passes, tokens, checkpoint, seed })
+    }
+}
+
+impl Read for Saving {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => {
+                let mut fields = Fields::open(node, reader)?;
+                let every_steps = fields.required("every_steps");
+                fields.finish();
+                every_steps.map(|steps| Saving::EverySteps(steps.value))
+            }
+            Value::Str(_) => reader.word(node, &["auto", "never"]).map(|at| [Saving::Auto, Saving::Never][at]),
+            _ => reader.wrong_type(node, "`auto`, `never` or a map like `{ every_steps: 50 }`"),
+        }
     }
 }
 

@@ -11,12 +11,13 @@ use sluice_store::Output;
 use sluice_table::{StepRow, StepsBuilder};
 use sluice_train::metrics::StepMetrics;
 use sluice_train::task::Task;
-use sluice_train::trainer::{Hooks, Outcome, Trainer};
+use sluice_train::trainer::{Hooks, Outcome, TrainError, Trainer};
 
 use super::TrainStageError;
 use super::card::Lineage;
 use super::recipe::recipe;
 use super::save::save;
+use super::saves::{Saves, take_up};
 use super::start::Start;
 use crate::{Progress, StageContext, StageError, Unit};
 
@@ -28,6 +29,8 @@ pub struct Fitted {
     pub checkpoint: Output,
     pub steps: RecordBatch,
     pub metrics: BTreeMap<String, f64>,
+    /// Steps that an earlier run took.
+    pub n_resumed: usize,
 }
 
 /// A model about to be trained.
@@ -42,40 +45,39 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Trains to the last step of the recipe and writes the checkpoint.
+    /// Trains to the last step of the recipe, from where an earlier run stopped if one did, and writes the checkpoint.
     pub fn fit<M: Parameters + Clone, T: Task<M>>(&self, model: M, task: &T) -> Result<Fitted, StageError> {
         let recipe = recipe(self.params, task.n_rows());
-        let step_failed = |source| TrainStageError::Step { source };
-        let mut trainer = Trainer::new(model, recipe.adamw).map_err(step_failed)?;
-        let mut steps: Vec<StepMetrics> = Vec::new();
+        let n_steps = recipe.schedule.n_steps;
+        let (mut trainer, mut steps) = match take_up(self.context, self.start, &model, recipe.adamw, n_steps) {
+            Some(saved) => saved,
+            None => (Trainer::new(model, recipe.adamw).map_err(failed)?, Vec::new()),
+        };
+        let n_resumed = steps.len();
+        let mut saves = Saves::new(self.context, self.params.checkpoint.value, n_steps, &trainer);
         let mut progress = Progress {
             unit: Unit::Steps,
-            done: 0,
-            total: Some(recipe.schedule.n_steps as u64),
-            n_tokens: 0,
+            done: n_resumed as u64,
+            total: Some(n_steps as u64),
+            n_tokens: steps.iter().map(|step| step.n_tokens as u64).sum(),
             loss: None,
         };
         self.context.report(progress);
-        let outcome = trainer
-            .run(
-                task,
-                &recipe,
-                Hooks {
-                    cancel: self.context.cancel,
-                    clock: self.context.clock,
-                    on_step: &mut |step, _| {
-                        progress.done = step.step as u64;
-                        progress.n_tokens += step.n_tokens as u64;
-                        progress.loss = Some(step.loss as f32);
-                        self.context.report(progress);
-                        steps.push(step.clone());
-                        ControlFlow::Continue(())
-                    },
-                },
-            )
-            .map_err(step_failed)?;
-        match outcome {
-            Outcome::Cancelled => return Err(StageError::Cancelled),
+        let mut on_step = |step: &StepMetrics, trainer: &Trainer<M>| {
+            progress.done = step.step as u64;
+            progress.n_tokens += step.n_tokens as u64;
+            progress.loss = Some(step.loss as f32);
+            self.context.report(progress);
+            steps.push(step.clone());
+            saves.after_step(trainer, &steps);
+            ControlFlow::Continue(())
+        };
+        let hooks = Hooks { cancel: self.context.cancel, clock: self.context.clock, on_step: &mut on_step };
+        match trainer.run(task, &recipe, hooks).map_err(failed)? {
+            Outcome::Cancelled => {
+                saves.at_stop(&trainer, &steps);
+                return Err(StageError::Cancelled);
+            }
             Outcome::Finished => {}
         }
         let lineage = Lineage {
@@ -87,8 +89,13 @@ impl Run<'_> {
             n_steps: steps.len(),
         };
         let checkpoint = save(&mut trainer.model, self.config, &self.start.checkpoint, &lineage, self.context)?;
-        Ok(Fitted { checkpoint, steps: table(&steps), metrics: metrics(&steps, task.n_rows()) })
+        let metrics = metrics(&steps, task.n_rows());
+        Ok(Fitted { checkpoint, steps: table(&steps), metrics, n_resumed })
     }
+}
+
+fn failed(source: TrainError) -> TrainStageError {
+    TrainStageError::Step { source }
 }
 
 fn table(steps: &[StepMetrics]) -> RecordBatch {

@@ -2,6 +2,7 @@
 //!
 //! Owns what the engine does in a real run: finding inputs, opening an attempt, committing it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,8 +45,12 @@ pub struct Bench {
     store: Store,
     made: BTreeMap<(String, String), Output>,
     n_keys: u8,
+    /// The key of every run, where runs are to be attempts at one result.
+    pub key: Option<StageKey>,
     /// Stop a stage when so many of its rows are done.
     pub stop_at: Option<u64>,
+    /// What stages told.
+    pub notices: RefCell<Vec<String>>,
 }
 
 pub fn fixtures() -> PathBuf {
@@ -56,7 +61,7 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(folder.path().join(".sluice")).expect("a new store");
-        Self { folder, store, made: BTreeMap::new(), n_keys: 0, stop_at: None }
+        Self { folder, store, made: BTreeMap::new(), n_keys: 0, key: None, stop_at: None, notices: RefCell::default() }
     }
 
     /// Copies a fixture's model folder to `name`, so that a test may damage it.
@@ -126,7 +131,7 @@ impl Bench {
         let pipeline = pipeline(set);
         let kind = kind(&pipeline, stage);
         let inputs = self.inputs(kind, &pipeline)?;
-        let key = self.next_key();
+        let key = self.key.unwrap_or_else(|| self.next_key());
         let attempt = self.store.begin(key).expect("an attempt");
         let cancel = AtomicBool::new(false);
         let progress = |progress: Progress| {
@@ -143,6 +148,7 @@ impl Bench {
                 attempt: &attempt,
                 device: Device::Cpu,
                 progress: &progress,
+                notify: &|notice| self.notices.borrow_mut().push(notice.text),
                 clock: &|| 0.0,
                 cancel: &cancel,
             },

@@ -1,17 +1,16 @@
 //! A run that was stopped and taken up again is the run that was never stopped, bit for bit.
 
-use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use expect_test::expect;
-use serde_json::json;
+use expect_test::{Expect, expect};
 use sluice_lm::gemma2::Gemma2;
 use sluice_lm::params::{ParamMut, Parameters};
-use sluice_train::metrics::StepMetrics;
+use sluice_train::metrics::{PairMetrics, StepMetrics};
 use sluice_train::order::{Order, Shuffle};
-use sluice_train::resume::{load, save};
+use sluice_train::resume::{ResumeError, n_bytes, read, write};
 use sluice_train::task::PairTask;
 use sluice_train::trainer::{Hooks, Outcome, Recipe, Trainer};
 
@@ -55,56 +54,110 @@ fn bits(model: &Gemma2) -> Vec<u32> {
     bits
 }
 
+/// A stream as it lies on a disk.
+fn written(trainer: &Trainer<Gemma2>, steps: &[StepMetrics]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(trainer, steps, &mut bytes).expect("memory takes all");
+    bytes
+}
+
+fn taken_up(bytes: &[u8]) -> Result<(Trainer<Gemma2>, Vec<StepMetrics>), ResumeError> {
+    let (_, model) = fixture::gemma2_tiny();
+    read(&mut Cursor::new(bytes), model, recipe().adamw, &Device::flex())
+}
+
 #[test]
 fn a_resumed_run_takes_the_same_steps() {
-    let settings = BTreeMap::from([("learning_rate".to_owned(), json!(1e-3))]);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let folder = folder.path().join("trainer");
     let (_, model) = fixture::gemma2_tiny();
     let fresh = || Trainer::new(model.clone(), recipe().adamw).expect("the weights are f32");
-    let take_up = || load(&folder, model.clone(), recipe().adamw, &settings, &Device::flex());
-
     let mut whole = fresh();
     let steps = run(&mut whole, N_STEPS);
     assert_eq!(steps.len(), N_STEPS);
 
-    assert!(take_up().expect("an absent folder is no fault").is_none());
-    let mut stopped = fresh();
-    run(&mut stopped, 2);
-    save(&folder, &stopped, &settings).expect("the folder can be written");
-    run(&mut stopped, 3);
-    save(&folder, &stopped, &settings).expect("the folder can be written");
-    let mut resumed = take_up().expect("the folder can be read").expect("a trainer was saved");
-    assert_eq!(run(&mut resumed, N_STEPS), steps[3..]);
-    assert_eq!(bits(&resumed.model), bits(&whole.model));
+    for stop in [0, 3] {
+        let mut stopped = fresh();
+        let before = if stop == 0 { Vec::new() } else { run(&mut stopped, stop) };
+        let bytes = written(&stopped, &before);
+        // What is written is what was announced, and a header.
+        let announced = n_bytes(&stopped) as usize;
+        if stop > 0 {
+            assert!((announced..announced + 20_000).contains(&bytes.len()), "{} for {announced}", bytes.len());
+        }
+        let (mut resumed, taken) = taken_up(&bytes).expect("a whole stream");
+        assert_eq!(taken, steps[..stop]);
+        assert_eq!(run(&mut resumed, N_STEPS), steps[stop..]);
+        assert_eq!(bits(&resumed.model), bits(&whole.model));
+    }
+}
 
-    let mut names: Vec<_> =
-        std::fs::read_dir(&folder).expect("the folder").map(|e| e.expect("an entry").file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["step-00000003.safetensors", "trainer.json"]);
+/// Figures come back bit for bit, those that are no numbers included.
+#[test]
+fn figures_are_kept_exactly() {
+    let pairs = |chosen_logp, rejected_logp| {
+        Some(PairMetrics { margin: f64::INFINITY, accuracy: 1.0 / 3.0, chosen_logp, rejected_logp })
+    };
+    let of = |step, pairs| StepMetrics {
+        step,
+        epoch: step as f64 / 7.0,
+        loss: 0.1 + 0.2,
+        pairs,
+        grad_norm: 1e-300,
+        learning_rate: 8.0e-7,
+        n_tokens: 123_456_789,
+        seconds: 0.25,
+    };
+    let steps = vec![of(1, None), of(2, pairs(None, None)), of(3, pairs(Some(-0.1), Some(-2.5)))];
+    let (_, model) = fixture::gemma2_tiny();
+    let trainer = Trainer::new(model, recipe().adamw).expect("the weights are f32");
+    assert_eq!(taken_up(&written(&trainer, &steps)).expect("a whole stream").1, steps);
+}
+
+/// Changes a sound stream; what is said of it.
+#[track_caller]
+fn check_fault(change: impl FnOnce(&mut Vec<u8>), expected: Expect) {
+    let (_, model) = fixture::gemma2_tiny();
+    let trainer = Trainer::new(model, recipe().adamw).expect("the weights are f32");
+    let mut bytes = written(&trainer, &[]);
+    change(&mut bytes);
+    expected.assert_eq(&taken_up(&bytes).expect_err("a damaged stream").to_string());
 }
 
 #[test]
-fn a_folder_that_does_not_fit_is_refused() {
-    let settings = |rate: f64| BTreeMap::from([("learning_rate".to_owned(), json!(rate))]);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let (_, model) = fixture::gemma2_tiny();
-    let trainer = Trainer::new(model.clone(), recipe().adamw).expect("the weights are f32");
-    save(folder.path(), &trainer, &settings(1e-3)).expect("the folder can be written");
-    let message = |rate: f64| {
-        let refused = load(folder.path(), model.clone(), recipe().adamw, &settings(rate), &Device::flex());
-        let message = refused.expect_err("the folder does not fit").to_string();
-        message.replace(&folder.path().display().to_string(), "FOLDER")
+fn a_stream_that_does_not_fit_is_refused() {
+    let edit = |old: &'static str, new: &'static str| {
+        move |bytes: &mut Vec<u8>| {
+            assert_eq!(old.len(), new.len(), "the header keeps its length");
+            let at = bytes.windows(old.len()).position(|part| part == old.as_bytes()).expect("a piece of the header");
+            bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+        }
     };
-    expect!["FOLDER/trainer.json was saved under other settings (learning_rate); start afresh or put them back"]
-        .assert_eq(&message(2e-3));
-
-    let tensors = folder.path().join("step-00000000.safetensors");
-    let mut bytes = std::fs::read(&tensors).expect("the tensors");
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&tensors, bytes).expect("the tensors can be written");
-    assert!(message(1e-3).starts_with("FOLDER/step-00000000.safetensors is damaged: its BLAKE3 is "));
+    check_fault(|bytes| bytes.truncate(5), expect!["read the saved trainer"]);
+    check_fault(
+        |bytes| bytes.truncate(2000),
+        expect!["the saved trainer does not hold together: its header would have 5200 of 2000 bytes"],
+    );
+    check_fault(
+        |bytes| bytes[7] = 0x7f,
+        expect!["the saved trainer does not hold together: its header would have 9151314442816853072 of 927064 bytes"],
+    );
+    check_fault(
+        |bytes| bytes.truncate(bytes.len() - 4),
+        expect!["the saved trainer does not hold together: it describes 921856 bytes of tensors, and has 921852"],
+    );
+    check_fault(
+        edit("weight/model.norm.weight", "weight/model.form.weight"),
+        expect!["tensor weight/model.norm.weight of the saved trainer is absent, the model needs F32 [64]"],
+    );
+    check_fault(
+        edit("n_optimizer_steps", "n_optimiser_steps"),
+        expect!["the saved trainer does not hold together: it does not say `n_optimizer_steps`"],
+    );
+    check_fault(
+        edit("\"shape\":[512,64]", "\"shape\":[64,512]"),
+        expect![
+            "tensor weight/model.embed_tokens.weight of the saved trainer is F32 [64, 512], the model needs F32 [512, 64]"
+        ],
+    );
 }
 
 #[test]
