@@ -134,9 +134,9 @@ impl Attempt {
         let save = || -> io::Result<()> {
             let mut sink = HashingWriter::new(BufWriter::with_capacity(CHUNK_BYTES, File::create(&path)?));
             write(&mut sink)?;
-            let (sink, blake3, bytes) = sink.finish();
-            sink.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-            (head.blake3, head.bytes) = (blake3, bytes);
+            sink.flush()?;
+            sink.inner().get_ref().sync_all()?;
+            (head.blake3, head.bytes) = sink.written();
             Ok(())
         };
         let saved = save().map_err(|error| StoreError::io("save", &path, error));
