@@ -392,7 +392,7 @@ fn damage_to_a_finished_store_is_told_or_healed() {
         damage::replace(&table, &bytes);
     }
     let said = project.sluice(["sql", "p.yaml", "select * from pairs"]).ended(4);
-    assert!(said.err.contains("is damaged") && said.err.contains("delete it and run again"), "{}", said.err);
+    assert!(said.err.contains("is damaged") && said.err.contains("the next run makes it again"), "{}", said.err);
     let said = project.sluice([RUN, &["--set", "stages.pairs.pair.min_margin=0.01"]].concat()).ended(4);
     assert!(said.err.contains("read the input `scores`"), "{}", said.err);
 }

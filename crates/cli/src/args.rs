@@ -1,12 +1,16 @@
 //! The command line: verbs, options, and how they are described in `--help`. Owns the shape; each verb's file says
 //! what it does.
 
+mod history;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
 use crate::exit;
+
+pub use history::{Runs, Tag};
 
 const ABOUT: &str = "Turns prompts into a preference-optimised language model, and shows the evidence.";
 
@@ -151,6 +155,10 @@ pub enum Verb {
     Sql(Sql),
     /// Find every fault of a pipeline file
     Check(Only),
+    /// List the runs of the store, the newest last
+    Runs(Runs),
+    /// Give a run a name under which it is found, and kept
+    Tag(Tag),
     /// Answer prompts with any model folder
     Generate(Generate),
     /// Score conversations with a reward model folder
@@ -200,6 +208,9 @@ pub struct OfStage {
     /// The pipeline file, if it is not the usual one, and the stage
     #[arg(value_name = "STAGE", required = true, num_args = 1..=2)]
     pub words: Vec<String>,
+    /// The run to compare with: r17, last, prev or tag:NAME [default: the last in which the stage differed]
+    #[arg(long, value_name = "RUN")]
+    pub vs: Option<String>,
 }
 
 /// `dag [FILE]`
@@ -223,7 +234,8 @@ pub enum DagFormat {
 /// `show [FILE] STAGE`
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The pipeline file, if it is not the usual one, and the stage, or one output of it as in `pairs.dropped`
+    /// The pipeline file, if it is not the usual one, and the stage, or one output of it as in `pairs.dropped`; with @RUN
+    /// as it was in that run, as in `pairs@r17`
     #[arg(value_name = "STAGE", required = true, num_args = 1..=2)]
     pub words: Vec<String>,
     /// Rows to show of each table
@@ -235,7 +247,8 @@ pub struct Show {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
-    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`."
+    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.\n\nA table as it was before is named with its run: \
+    `pairs@prev` (the result before the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`."
 )]
 pub struct Sql {
     /// The pipeline file, if it is not the usual one, and the query

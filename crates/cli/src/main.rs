@@ -4,6 +4,7 @@
 mod args;
 mod device;
 mod exit;
+mod history;
 mod interrupt;
 mod log;
 mod model_folder;

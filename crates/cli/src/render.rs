@@ -11,6 +11,7 @@ pub mod plan;
 pub mod quantity;
 pub mod report;
 pub mod rows;
+pub mod runs;
 pub mod show;
 pub mod summary;
 pub mod why;

@@ -8,10 +8,12 @@ mod logprobs;
 mod model;
 mod plan;
 mod run;
+mod runs;
 mod score;
 mod show;
 mod sql;
 mod status;
+mod tag;
 mod why;
 
 use crate::args::{Cli, Model, Verb};
@@ -30,6 +32,8 @@ pub fn run(cli: Cli, world: World) -> Outcome {
         Verb::Dag(args) => dag::run(&Session::open(global, world)?, &args),
         Verb::Show(args) => show::run(&Session::open(global, world)?, &args),
         Verb::Sql(args) => sql::run(&Session::open(global, world)?, &args),
+        Verb::Runs(args) => runs::run(&Session::open(global, world)?, &args),
+        Verb::Tag(args) => tag::run(&Session::open(global, world)?, &args),
         Verb::Check(args) => check::run(&Session::open(global, world)?, &args),
         Verb::Generate(args) => generate::run(&global, &world, &args),
         Verb::Score(args) => score::run(&global, &world, &args),

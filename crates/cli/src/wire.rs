@@ -14,7 +14,7 @@ use sluice_stages::answers::AnswerError;
 use sluice_stages::score::JudgeError;
 use sluice_stages::train::TrainStageError;
 use sluice_stages::{Device, InputData, Reading, StageContext, StageError, StageInput, Unit};
-use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Store, StoreError};
+use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Output, Store, StoreError};
 
 use crate::exit::Exit;
 use crate::world::tidy;
@@ -28,6 +28,9 @@ pub struct Wire {
     started: Instant,
     pub numerics: Numerics,
 }
+
+/// How the folder of a checkpoint is found.
+type CheckpointAt = fn(&Store, &Output) -> Result<PathBuf, StoreError>;
 
 /// The files of a folder that describe a model without weights.
 const CONFIG_FILES: [&str; 6] = [
@@ -123,17 +126,23 @@ impl Wire {
         }
     }
 
-    fn stage_inputs(&self, inputs: &[JobInput]) -> Result<Vec<StageInput>, StageFailure> {
-        inputs.iter().filter_map(|input| self.stage_input(input).transpose()).collect()
+    /// `checkpoint_at` is where a checkpoint is: checked for who reads its weights, and a place for who only counts.
+    fn stage_inputs(&self, inputs: &[JobInput], checkpoint_at: CheckpointAt) -> Result<Vec<StageInput>, StageFailure> {
+        let checkpoint_at = |output: &Output| checkpoint_at(&self.store, output);
+        inputs.iter().filter_map(|input| self.stage_input(input, &checkpoint_at).transpose()).collect()
     }
 
     /// What the stages call the inputs they are given. Files they find themselves.
-    fn stage_input(&self, input: &JobInput) -> Result<Option<StageInput>, StageFailure> {
+    fn stage_input(
+        &self,
+        input: &JobInput,
+        checkpoint_at: &dyn Fn(&Output) -> Result<PathBuf, StoreError>,
+    ) -> Result<Option<StageInput>, StageFailure> {
         let data = match &input.given {
             Given::Output { output, .. } => match &output.artifact {
                 Artifact::Table(_) => InputData::Table(output.clone()),
                 Artifact::Checkpoint(checkpoint) => {
-                    InputData::Model { folder: self.store.checkpoint_path(output)?, digest: checkpoint.digest }
+                    InputData::Model { folder: checkpoint_at(output)?, digest: checkpoint.digest }
                 }
             },
             Given::Model { location, digest, .. } => {
@@ -187,14 +196,14 @@ impl StageRunner for Wire {
     }
 
     fn count_rows(&self, stage: &Stage, inputs: &[JobInput]) -> Result<Option<RowCount>, StageFailure> {
-        let inputs = self.stage_inputs(inputs)?;
+        let inputs = self.stage_inputs(inputs, Store::checkpoint_place)?;
         let reading = Reading { store: &self.store, inputs: &inputs, device: self.device };
         let count = sluice_stages::count_rows(&stage.kind, reading).map_err(StageFailure::of)?;
         Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known, unit: "rows" }))
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
-        let inputs = self.stage_inputs(job.inputs)?;
+        let inputs = self.stage_inputs(job.inputs, Store::checkpoint_path)?;
         let progress = |progress: sluice_stages::Progress| (job.progress)(engine_progress(progress));
         let context = StageContext {
             project: &self.project,
@@ -234,11 +243,13 @@ fn engine_progress(progress: sluice_stages::Progress) -> Progress {
 /// Whether a store's error is damage, a wrong folder, or bad luck.
 pub fn exit_of_store(error: &StoreError) -> Exit {
     match error {
-        StoreError::Corrupt { .. } | StoreError::Json { .. } => Exit::Corrupt,
+        error if error.is_damage() => Exit::Corrupt,
         StoreError::NewerFormat { .. }
         | StoreError::NotAStore { .. }
         | StoreError::Taken { .. }
-        | StoreError::NewerRecord { .. } => Exit::Usage,
+        | StoreError::NewerRecord { .. }
+        | StoreError::NewerFile { .. }
+        | StoreError::TagTaken { .. } => Exit::Usage,
         _ => Exit::Failed,
     }
 }

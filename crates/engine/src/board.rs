@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sluice_spec::{Stage, StageName};
-use sluice_store::{Notice, Outcome, Record, RunManifest, RunStage, StageKey, Store, StoreError};
+use sluice_store::{
+    Notice, Outcome, RUN_SCHEMA_VERSION, Record, RunLock, RunManifest, RunStage, StageKey, Store, StoreError,
+};
 
 use crate::event::{Event, StageInfo};
 use crate::reason::Reason;
 use crate::report::{self, RunReport, StageReport};
 use crate::resolve::Resolved;
+use crate::run::Called;
 use crate::runner::{Progress, StageFailure};
 
 /// Where a stage stands. `Waiting` leads to everything, `Ready` to `Running` or `Interrupted`, `Running` to an
-/// end; the others are ends.
+/// end; the others are ends. Only damage leads back: a result that has to be made again, and who reads it, wait anew.
 #[derive(Debug, Clone)]
 pub(crate) enum StageState {
     /// Something it reads is not settled.
@@ -65,6 +68,10 @@ pub(crate) struct Board<'a> {
     store: &'a Store,
     /// None when the store is read-only: then nothing can run, and finding hits needs no manifest.
     manifest: Option<RunManifest>,
+    /// Whether the manifest lacks a hit.
+    is_behind: bool,
+    /// Says to others that the run is alive.
+    _alive: Option<RunLock>,
     pipeline: String,
     started: Instant,
     events: &'a (dyn Fn(Event) + Sync),
@@ -81,18 +88,21 @@ impl<'a> Board<'a> {
         let states = vec![StageState::Waiting; stages.len()];
         let notices = vec![Vec::new(); stages.len()];
         let make = |run| RunManifest {
-            schema_version: 1,
+            schema_version: RUN_SCHEMA_VERSION,
             run,
             pipeline: header.pipeline.to_owned(),
             profile: header.profile.map(str::to_owned),
+            program: header.called.program.clone(),
+            set: header.called.set.clone(),
+            targets: header.targets.to_vec(),
             started_unix_ms: header.started_unix_ms,
             seconds: 0.0,
             outcome: Outcome::Running,
             stages: run_stages(&stages, &states),
         };
-        let manifest = match store.begin_run(make) {
-            Ok(manifest) => Some(manifest),
-            Err(StoreError::ReadOnly { .. }) => None,
+        let (manifest, alive) = match store.begin_run(make) {
+            Ok((manifest, alive)) => (Some(manifest), Some(alive)),
+            Err(StoreError::ReadOnly { .. }) => (None, None),
             Err(error) => return Err(error),
         };
         events(Event::RunStarted {
@@ -104,7 +114,8 @@ impl<'a> Board<'a> {
                 .collect(),
         });
         let (pipeline, started) = (header.pipeline.to_owned(), Instant::now());
-        Ok(Self { stages, states, notices, store, manifest, pipeline, started, events })
+        let (is_behind, _alive) = (false, alive);
+        Ok(Self { stages, states, notices, store, manifest, is_behind, _alive, pipeline, started, events })
     }
 
     pub fn len(&self) -> usize {
@@ -119,9 +130,19 @@ impl<'a> Board<'a> {
         &self.states[index]
     }
 
+    /// The place of a stage by name.
+    pub fn index_of(&self, name: &StageName) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.name == *name)
+    }
+
     /// The state of a stage by name.
     pub fn state_of(&self, name: &StageName) -> Option<&StageState> {
-        self.stages.iter().position(|stage| stage.name == *name).map(|index| &self.states[index])
+        self.index_of(name).map(|index| &self.states[index])
+    }
+
+    /// Tells of what is no transition.
+    pub fn report(&self, event: Event) {
+        (self.events)(event);
     }
 
     /// The record of a stage that has a result.
@@ -144,14 +165,22 @@ impl<'a> Board<'a> {
             (&self.states[index], &next),
             (Waiting, Ready { .. } | Done { .. } | Failed { .. } | Blocked { .. } | Interrupted)
                 | (Ready { .. }, Running { .. } | Interrupted)
-                | (Running { .. }, Done { .. } | Failed { .. } | Interrupted)
+                | (Running { .. }, Done { .. } | Failed { .. } | Interrupted | Waiting)
+                | (Done { .. }, Waiting)
         );
         debug_assert!(legal, "{} from {:?} to {next:?}", self.stages[index].name, self.states[index]);
         self.tell(index, &next);
-        let has_news = !matches!(next, Ready { .. } | Done { how: Outcome::Hit, .. } | Blocked { .. });
+        let is_hit = matches!(next, Done { how: Outcome::Hit, .. });
+        let has_news = !matches!(next, Ready { .. } | Blocked { .. });
         self.states[index] = next;
-        // Hits are written down once, at the end: a run with nothing to do writes its manifest twice.
-        if has_news { self.write_manifest(Outcome::Running) } else { Ok(()) }
+        // Hits come in crowds, and are written down together.
+        self.is_behind |= is_hit;
+        if has_news && !is_hit { self.write_manifest(Outcome::Running) } else { Ok(()) }
+    }
+
+    /// Write the manifest if there are hits that it lacks.
+    pub fn write_down(&mut self) -> Result<(), StoreError> {
+        if self.is_behind { self.write_manifest(Outcome::Running) } else { Ok(()) }
     }
 
     /// The events of a transition.
@@ -195,6 +224,7 @@ impl<'a> Board<'a> {
 
     fn write_manifest(&mut self, outcome: Outcome) -> Result<(), StoreError> {
         let Some(manifest) = &mut self.manifest else { return Ok(()) };
+        self.is_behind = false;
         manifest.seconds = self.started.elapsed().as_secs_f64();
         manifest.outcome = outcome;
         manifest.stages = run_stages(&self.stages, &self.states);
@@ -235,6 +265,8 @@ impl Reached {
 pub(crate) struct RunHeader<'a> {
     pub pipeline: &'a str,
     pub profile: Option<&'a str>,
+    pub called: &'a Called,
+    pub targets: &'a [String],
     pub started_unix_ms: u64,
 }
 

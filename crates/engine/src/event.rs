@@ -118,6 +118,16 @@ pub enum Event {
         #[serde(serialize_with = "as_text")]
         by: StageName,
     },
+    /// What a stage made was found damaged by one that reads it. Both run again.
+    Damaged {
+        /// The stage.
+        #[serde(serialize_with = "as_text")]
+        stage: StageName,
+        /// The output that is damaged.
+        output: String,
+        /// The file or folder of the store.
+        file: String,
+    },
     /// A stage gave another result than the one already recorded for its key. The first one stays.
     Diverged {
         /// The stage.

@@ -1,14 +1,17 @@
 //! What a run would do and why, without running anything; where no rows are counted, without opening a table.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
 use sluice_spec::{Stage, StageName};
-use sluice_store::{Record, RunId, StageKey};
+use sluice_store::{Leaf, Record, RunId, StageKey};
 
 use crate::event::as_text;
 use crate::history::History;
+use crate::key;
+use crate::mend::{damage, damaged_output};
 use crate::reason::{LeafChange, Reason, compare_leaves, write_changes};
 use crate::resolve::{Answer, Resolved};
 use crate::run::{Engine, EngineError, needs};
@@ -115,14 +118,26 @@ impl Engine<'_> {
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
     pub fn plan_rows(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
-        self.states(targets, &|stage, resolved, reason| {
+        let damaged = RefCell::new(Vec::new());
+        let mut planned = self.states(targets, &|stage, resolved, reason| {
             let key = resolved.key;
             match self.count(stage, resolved) {
                 Ok(Some(count)) if count.rows_known > 0 => PlanState::Partial { key, reason, count },
                 Ok(_) => PlanState::Run { key, reason },
-                Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
+                Err(failure) => {
+                    let found = damage(&failure).and_then(|damage| {
+                        let output = resolved.inputs.iter().find_map(|input| damaged_output(&input.given, damage));
+                        Some((damage.path()?.display().to_string(), output?))
+                    });
+                    damaged.borrow_mut().extend(found.map(|found| (stage.name.clone(), found)));
+                    PlanState::Fail { failure: Arc::new(failure) }
+                }
             }
-        })
+        })?;
+        for (reader, (file, (source, output))) in damaged.into_inner() {
+            mend_plan(&mut planned, &reader, &source, Reason::OutputDamaged { output, file });
+        }
+        Ok(planned)
     }
 
     /// What of a stage's work is done: steps an earlier run saved, or else rows that are known.
@@ -174,10 +189,7 @@ impl Engine<'_> {
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
     pub fn why(&self, stage: &str) -> Result<Why, EngineError> {
-        let planned = self.plan_states(&[stage.to_owned()])?;
-        let Some(stage) = planned.into_iter().find(|planned| planned.name.as_str() == stage) else {
-            return Err(EngineError::UnknownStage { name: stage.to_owned(), known: Vec::new() });
-        };
+        let (stage, _) = self.present(stage)?;
         let history = History::new(self.store, self.pipeline);
         let (except, current) = match &stage.state {
             PlanState::Hit { key, record } => (Some(*key), Some(record.clone())),
@@ -195,6 +207,64 @@ impl Engine<'_> {
             _ => Vec::new(),
         };
         Ok(Why { stage, against: earlier.map(|earlier| earlier.run), changes })
+    }
+
+    /// What differs between a stage as it was in some run and as it is now. Where an input is not there yet, that is its
+    /// own parameters alone.
+    ///
+    /// # Errors
+    /// `UnknownStage`; `Store` when the store does not read.
+    pub fn why_against(&self, stage: &str, run: RunId, earlier: &Record) -> Result<Why, EngineError> {
+        let (stage, present) = self.present(stage)?;
+        let changes = match present {
+            Present::Whole(leaves) => compare_leaves(&earlier.leaves, &leaves),
+            Present::Own(leaves) => {
+                let own = earlier.leaves.iter().filter(|leaf| !leaf.path.starts_with(key::INPUT));
+                compare_leaves(&own.cloned().collect::<Vec<Leaf>>(), &leaves)
+            }
+        };
+        Ok(Why { stage, against: Some(run), changes })
+    }
+
+    /// A stage as it is now, and what enters its key.
+    fn present(&self, name: &str) -> Result<(PlannedStage, Present), EngineError> {
+        let resolved_leaves = RefCell::new(None);
+        let planned = self.states(&[name.to_owned()], &|stage, resolved, reason| {
+            if stage.name.as_str() == name {
+                *resolved_leaves.borrow_mut() = Some(resolved.leaves.clone());
+            }
+            PlanState::Run { key: resolved.key, reason }
+        })?;
+        let unknown = || EngineError::UnknownStage { name: name.to_owned(), known: Vec::new() };
+        let planned = planned.into_iter().find(|planned| planned.name.as_str() == name).ok_or_else(unknown)?;
+        let stage = self.plan.stages().find(|stage| stage.name == planned.name).ok_or_else(unknown)?;
+        let present = match (&planned.state, resolved_leaves.into_inner()) {
+            (PlanState::Hit { record, .. }, _) => Present::Whole(record.leaves.clone()),
+            (_, Some(leaves)) => Present::Whole(leaves),
+            (_, None) => Present::Own(key::own_leaves(stage, &self.plan.pipeline().sources, self.numerics)),
+        };
+        Ok((planned, present))
+    }
+}
+
+/// What enters the key of a stage.
+enum Present {
+    /// Everything.
+    Whole(Vec<Leaf>),
+    /// What does not wait for an input.
+    Own(Vec<Leaf>),
+}
+
+/// What a run does with damage that one stage found in the result of another: it makes the result again.
+fn mend_plan(planned: &mut [PlannedStage], reader: &StageName, source: &StageName, reason: Reason) {
+    for stage in planned {
+        if stage.name == *reader {
+            stage.state = PlanState::Pending { upstream: vec![source.clone()], changes: Vec::new() };
+        } else if stage.name == *source
+            && let PlanState::Hit { key, .. } = &stage.state
+        {
+            stage.state = PlanState::Run { key: *key, reason: reason.clone() };
+        }
     }
 }
 

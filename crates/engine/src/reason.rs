@@ -73,6 +73,13 @@ pub enum Reason {
         /// The output's name.
         output: String,
     },
+    /// Its output is not what was written: a stage that reads it found out.
+    OutputDamaged {
+        /// The output's name.
+        output: String,
+        /// The file or folder of the store.
+        file: String,
+    },
     /// Its record does not read.
     RecordDamaged,
 }
@@ -83,6 +90,7 @@ impl fmt::Display for Reason {
             Self::NeverRan => f.write_str("never ran"),
             Self::Changed(changes) => write_changes(f, changes),
             Self::OutputGone { output } => write!(f, "its output `{output}` is gone from the store"),
+            Self::OutputDamaged { output, file } => write!(f, "its output `{output}` is damaged: {file}"),
             Self::RecordDamaged => f.write_str("its record in the store is damaged"),
         }
     }

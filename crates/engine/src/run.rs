@@ -14,6 +14,7 @@ use crate::board::{Board, Reached, RunHeader, StageState};
 use crate::event::Event;
 use crate::history::History;
 use crate::key::{Numerics, runs_a_model};
+use crate::mend::Mending;
 use crate::report::RunReport;
 use crate::resolve::{Answer, Resolver};
 use crate::runner::{StageFailure, StageRunner};
@@ -43,11 +44,22 @@ pub struct RunOptions {
     pub targets: Vec<String>,
     /// How many stages that run no model may run side by side; at least one does.
     pub cpu_slots: usize,
+    /// What the run's manifest says of how it was called.
+    pub called: Called,
+}
+
+/// How a run was called: for the reader of its manifest, since the results do not depend on it.
+#[derive(Debug, Clone, Default)]
+pub struct Called {
+    /// The version of the program.
+    pub program: Option<String>,
+    /// What was put into the pipeline file, as `PATH=VALUE`.
+    pub set: Vec<String>,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { targets: Vec::new(), cpu_slots: 2 }
+        Self { targets: Vec::new(), cpu_slots: 2, called: Called::default() }
     }
 }
 
@@ -87,6 +99,8 @@ impl<'a> Engine<'a> {
         let header = RunHeader {
             pipeline: self.pipeline,
             profile: self.plan.pipeline().profile.as_ref().map(|profile| profile.as_str()),
+            called: &options.called,
+            targets: &options.targets,
             started_unix_ms: (self.clock)(),
         };
         let reached = Reached::default();
@@ -96,21 +110,29 @@ impl<'a> Engine<'a> {
         };
         let mut resolver = self.resolver();
         let mut board = Board::begin(stages, self.store, header, events)?;
+        let mut mending = Mending::default();
         let (store, pipeline) = (self.store, self.plan.pipeline());
         let shop = Shop { store, pipeline, runner: self.runner, clock: self.clock, cancel, events };
         let (sender, receiver) = mpsc::channel::<Done>();
         thread::scope(|scope| -> Result<(), StoreError> {
             loop {
-                self.settle(&mut board, &mut resolver, cancel)?;
+                self.settle(&mut board, &mut resolver, &mending, cancel)?;
                 start(scope, &mut board, options, shop, &sender)?;
                 if n_running(&board, |_| true) == 0 {
                     return Ok(());
                 }
                 // A worker always sends: a panic in a stage is caught where it happens.
                 let Ok((index, worked, notices)) = receiver.recv() else { return Ok(()) };
+                if let Err(failure) = &worked
+                    && mending.take_up(&mut board, index, failure)?
+                {
+                    continue;
+                }
                 board.keep(index, notices);
-                let end = end_of(board.state(index), worked);
+                let is_outdated = worked.is_ok() && mending.is_outdated(&board, index);
+                let end = if is_outdated { StageState::Waiting } else { end_of(board.state(index), worked) };
                 board.transition(index, end)?;
+                mending.ended(&mut board, index)?;
             }
         })?;
         // Losing it costs the next run some reading.
@@ -119,35 +141,40 @@ impl<'a> Engine<'a> {
     }
 
     /// Move every waiting stage whose inputs are settled: to its result, to ready, or to the end it shares with
-    /// what it reads. One pass does, because the stages are in plan order.
+    /// what it reads. One pass does, because the stages are in plan order. Results that are found are in the run's
+    /// manifest before anybody may take them away.
     fn settle(
         &self,
         board: &mut Board<'_>,
         resolver: &mut Resolver<'_>,
+        mending: &Mending,
         cancel: &AtomicBool,
     ) -> Result<(), StoreError> {
+        let _entered = self.store.enter()?;
         for index in 0..board.len() {
             let cancelled = cancel.load(Ordering::Relaxed);
             let next = match board.state(index) {
                 StageState::Ready { .. } if cancelled => Some(StageState::Interrupted),
                 StageState::Waiting if cancelled => Some(StageState::Interrupted),
-                StageState::Waiting => self.next_of_waiting(board, board.stage(index), resolver)?,
+                StageState::Waiting => self.next_of_waiting(board, index, resolver, mending)?,
                 _ => None,
             };
             if let Some(next) = next {
                 board.transition(index, next)?;
             }
         }
-        Ok(())
+        board.write_down()
     }
 
     /// What becomes of a waiting stage; none while something it reads is not settled.
     fn next_of_waiting(
         &self,
         board: &Board<'_>,
-        stage: &Stage,
+        index: usize,
         resolver: &mut Resolver<'_>,
+        mending: &Mending,
     ) -> Result<Option<StageState>, StoreError> {
+        let stage = board.stage(index);
         for need in needs(stage) {
             match board.state_of(&need) {
                 Some(StageState::Done { .. }) | None => {}
@@ -163,6 +190,9 @@ impl<'a> Engine<'a> {
             Err(StageFailure::Interrupted) => return Ok(Some(StageState::Interrupted)),
             Err(failure) => return Ok(failed(None, failure)),
         };
+        if let Some(reason) = mending.due(index) {
+            return Ok(Some(StageState::Ready { resolved, reason }));
+        }
         Ok(match resolver.answer(stage, &resolved) {
             Ok(Answer::Hit(record)) => {
                 Some(StageState::Done { record, how: Outcome::Hit, reason: None, seconds: 0.0, divergence: None })
@@ -224,10 +254,10 @@ fn start<'scope, 'a: 'scope>(
         if n_running(board, |other| runs_a_model(other.kind.name()) == on_accelerator) >= slots {
             continue;
         }
-        board.transition(index, StageState::Running { resolved: resolved.clone(), reason })?;
+        board.transition(index, StageState::Running { resolved: resolved.clone(), reason: reason.clone() })?;
         let sender = sender.clone();
         scope.spawn(move || {
-            let (worked, notices) = shop.work(stage, &resolved);
+            let (worked, notices) = shop.work(stage, &resolved, &reason);
             // The loop outlives its workers, so somebody is there to receive.
             let _ = sender.send((index, worked, notices));
         });

@@ -13,6 +13,7 @@ use sluice_spec::{Pipeline, Stage};
 use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, Store};
 
 use crate::event::Event;
+use crate::reason::Reason;
 use crate::resolve::Resolved;
 use crate::runner::{Job, Produced, StageFailure, StageRunner};
 
@@ -46,9 +47,14 @@ pub(crate) enum Worked {
 
 impl Shop<'_> {
     /// Compute a stage, or wait for whoever computes it; and what the stage had to say, also when it failed.
-    pub fn work(&self, stage: &Stage, resolved: &Resolved) -> (Result<Worked, StageFailure>, Vec<Notice>) {
+    pub fn work(
+        &self,
+        stage: &Stage,
+        resolved: &Resolved,
+        reason: &Reason,
+    ) -> (Result<Worked, StageFailure>, Vec<Notice>) {
         let notices = Mutex::new(Vec::new());
-        let worked = self.compute(stage, resolved, &notices);
+        let worked = self.compute(stage, resolved, reason, &notices);
         (worked, notices.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -56,11 +62,14 @@ impl Shop<'_> {
         &self,
         stage: &Stage,
         resolved: &Resolved,
+        reason: &Reason,
         notices: &Mutex<Vec<Notice>>,
     ) -> Result<Worked, StageFailure> {
         let lock = self.lock(stage, resolved)?;
-        // Whoever had the lock before us may have finished it.
-        if let Some(record) = self.store.lookup(resolved.key)? {
+        // Whoever had the lock before us may have finished it, or mended it.
+        if let Some(record) = self.store.lookup(resolved.key)?
+            && !(matches!(reason, Reason::OutputDamaged { .. }) && self.is_damaged(&record))
+        {
             return Ok(Worked::Shared(Arc::new(record)));
         }
         let attempt = self.store.begin_locked(lock)?;
@@ -105,6 +114,10 @@ impl Shop<'_> {
         };
         let record = Arc::new(committed.record().clone());
         Ok(Worked::Computed { record, seconds: started.elapsed().as_secs_f64(), divergence })
+    }
+
+    fn is_damaged(&self, record: &Record) -> bool {
+        record.outputs.iter().any(|output| self.store.verify(output).is_err())
     }
 
     /// The key's lock. Waiting for it is not blind, so that a user can stop a run that waits for another.

@@ -3,6 +3,7 @@
 //!
 //! * [`Session`] answers queries over named tables, each an output in the store, Parquet files or batches in memory.
 //! * [`DataFile`] is one Parquet, JSONL or CSV file, read in file order.
+//! * [`table_names`] are the tables a query asks for, those of earlier runs among them: `pairs@r17`.
 //! * [`matching`] turns paths and globs into files.
 //! * [`render`] prints an answer.
 //!
@@ -12,6 +13,7 @@
 mod blame;
 mod error;
 mod files;
+mod names;
 mod parquet_table;
 mod place;
 mod render;
@@ -21,6 +23,7 @@ mod session;
 
 pub use error::{Cause, SqlError};
 pub use files::{DataFormat, matching};
+pub use names::table_names;
 pub use place::Place;
 pub use render::{Format, render};
 pub use rows::{Condition, DataFile};

@@ -4,8 +4,9 @@
 use std::fmt;
 
 use datafusion::common::Span;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use crate::names::tokens;
 
 /// Line and column within a query, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +28,7 @@ impl Place {
 
     /// Where `word` first stands as an identifier.
     pub(crate) fn of_word(query: &str, word: &str) -> Option<Self> {
-        let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize_with_location().ok()?;
-        let found = tokens.into_iter().find(|token| match &token.token {
+        let found = tokens(query).ok()?.into_iter().find(|token| match &token.token {
             Token::Word(candidate) => candidate.value.eq_ignore_ascii_case(word),
             _ => false,
         })?;

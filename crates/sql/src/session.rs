@@ -14,7 +14,7 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use sluice_store::{Output, Store};
@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 
 use crate::error::{SqlError, cause_of};
 use crate::files::DataFormat;
+use crate::names::statements;
 use crate::parquet_table::table_of_files;
 use crate::place::Place;
 use crate::repeatable::changing_function;
@@ -165,9 +166,8 @@ impl Session {
 }
 
 /// The one statement of a query, which asks and changes nothing.
-fn only_query(query: &str) -> Result<Statement, SqlError> {
-    let parsed = DFParser::parse_sql(query).map_err(|error| SqlError::of_plan(query, &error))?;
-    let mut statements = Vec::from(parsed);
+pub(crate) fn only_query(query: &str) -> Result<Statement, SqlError> {
+    let mut statements = statements(query)?;
     match (statements.pop(), statements.len()) {
         (Some(statement @ Statement::Explain(_)), 0) => Ok(statement),
         (Some(Statement::Statement(statement)), 0)

@@ -94,7 +94,7 @@ pub fn ask(
     let mut ledgers = Vec::new();
     for manner in manners {
         let (keys, rows) = keys(digest, prompts, manner);
-        ledgers.push(Ledger::open(context.store, keys.scope(context.device), rows, (context.clock)())?);
+        ledgers.push(Ledger::open(context, keys.scope(context.device), rows)?);
     }
     let count: RowCount = ledgers.iter().map(Ledger::count).sum();
     progress.done += count.n_known;

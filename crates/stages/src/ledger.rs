@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use sluice_store::{RowKey, RowScope, RowWriter, Store};
 
-use crate::{RowCount, StageError};
+use crate::{RowCount, StageContext, StageError};
 
 /// A row as bytes and back. Bytes come back as they were written, since the journal checks them; a change of the form
 /// needs a new context of the rows' scope.
@@ -31,16 +31,16 @@ pub struct Ledger<R> {
 
 impl<R: Stored> Ledger<R> {
     /// Finds the rows that are known. Where some are not, the journal is opened for them here, so that a store that
-    /// cannot be written to is told before any work. `now_s` is the context's clock.
-    pub fn open(store: &Store, scope: RowScope, keys: Vec<RowKey>, now_s: f64) -> Result<Self, StageError> {
-        let known = store.rows(scope).map_err(unkept)?;
+    /// cannot be written to is told before any work. The stage's record will name the scope.
+    pub fn open(context: &StageContext<'_>, scope: RowScope, keys: Vec<RowKey>) -> Result<Self, StageError> {
+        let known = context.attempt.rows(scope).map_err(unkept)?;
         let mut rows = Vec::with_capacity(keys.len());
         for key in &keys {
             let bytes = known.get(*key).map_err(unkept)?;
             rows.push(bytes.and_then(|bytes| R::read(&mut Bytes(&bytes))));
         }
         let n_known = rows.iter().flatten().count();
-        let writer = if n_known < rows.len() { Some(known.writer(now_s).map_err(unkept)?) } else { None };
+        let writer = if n_known < rows.len() { Some(known.writer((context.clock)()).map_err(unkept)?) } else { None };
         Ok(Self { keys, rows, n_known, writer, failed: None, buffer: Vec::new() })
     }
 

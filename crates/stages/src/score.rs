@@ -103,7 +103,7 @@ pub fn judge(
 ) -> Result<(Vec<Reward>, RowCount), StageError> {
     let (_, digest) = context.model(role)?;
     let (keys, rows) = keys(digest, head, conversations);
-    let mut ledger = Ledger::open(context.store, keys.scope(context.device), rows, (context.clock)())?;
+    let mut ledger = Ledger::open(context, keys.scope(context.device), rows)?;
     let count = ledger.count();
     progress.done += count.n_known;
     context.report(*progress);

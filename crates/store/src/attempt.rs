@@ -1,23 +1,29 @@
 //! One attempt at computing a key: a private folder to write in, and the commit that makes the result public.
 //! It owns the order of publication: artifacts first, synced, and the record last. It refuses to know how the
 //! artifacts are made.
+//!
+//! Two syncs make a stage of one table last: that of the table and that of its record, each once the file has its public
+//! name, since the file systems in use write a file's new name with the file. A power cut before them, or a file system
+//! that keeps names otherwise, loses the result and nothing else: sizes are looked at with every record, digests with the
+//! first read, and what does not fit is made again.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
 
-use crate::digest::{ContentHash, ModelDigest, StageKey};
+use crate::digest::{ContentHash, ModelDigest, RowScope, StageKey};
 use crate::disk::{self, Put};
 use crate::error::StoreError;
 use crate::layout::Layout;
-use crate::lock::KeyLock;
-use crate::reading::missing_output;
-use crate::record::{Artifact, CheckpointArtifact, Record, RecordDraft};
+use crate::lock::{KeyLock, StoreLock};
+use crate::reading::{missing_output, verify};
+use crate::record::{Artifact, CheckpointArtifact, Output, Record, RecordDraft};
 use crate::resume;
+use crate::rows::KnownRows;
 use crate::table_writer::TableWriter;
 
 /// A private folder in `tmp/`, with the key's lock. Dropped without a commit, it leaves nothing behind;
@@ -27,12 +33,15 @@ pub struct Attempt {
     lock: KeyLock,
     folder: PathBuf,
     written: Mutex<BTreeMap<String, Written>>,
+    row_scopes: Mutex<BTreeSet<RowScope>>,
 }
 
-/// An artifact that is finished and synced but not public yet.
+/// An artifact that is finished but not public yet.
 struct Written {
     path: PathBuf,
     artifact: Artifact,
+    /// A table's file, to be synced; the files of a checkpoint are synced already.
+    file: Option<File>,
 }
 
 /// What a commit found.
@@ -80,7 +89,7 @@ impl Attempt {
         sweep_finished(&layout, key)?;
         let folder = layout.tmp().join(format!("{key}.{}", disk::unique()));
         fs::create_dir(&folder).map_err(|error| StoreError::io("create attempt", &folder, error))?;
-        Ok(Self { layout, lock, folder, written: Mutex::default() })
+        Ok(Self { layout, lock, folder, written: Mutex::default(), row_scopes: Mutex::default() })
     }
 
     /// The key that is being computed.
@@ -109,10 +118,20 @@ impl Attempt {
         Ok(AttemptFolder { attempt: self, name: name.to_owned(), path })
     }
 
+    /// The rows of a scope that earlier attempts kept. The record will name the scope, and rows that are added are this
+    /// key's as long as it has no record: so they are kept as long as the result, or the run that did not get so far.
+    ///
+    /// # Errors
+    /// `Io` when a file that is there cannot be read.
+    pub fn rows(&self, scope: RowScope) -> Result<KnownRows, StoreError> {
+        self.row_scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope);
+        KnownRows::read(&self.layout, scope, Some(self.key()))
+    }
+
     /// Remember a finished output until the commit.
-    pub(crate) fn keep(&self, name: &str, path: PathBuf, artifact: Artifact) {
+    pub(crate) fn keep(&self, name: &str, path: PathBuf, artifact: Artifact, file: Option<File>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(name.to_owned(), Written { path, artifact });
+        written.insert(name.to_owned(), Written { path, artifact, file });
     }
 
     /// Publish the outputs, then the record, and forget what was saved of the unfinished work. The first record of a
@@ -130,7 +149,10 @@ impl Attempt {
     }
 
     fn publish(&self, draft: RecordDraft) -> Result<Committed, StoreError> {
-        let record = Record::new(self.key(), draft);
+        let scopes = std::mem::take(&mut *self.row_scopes.lock().unwrap_or_else(PoisonError::into_inner));
+        let record = Record::new(self.key(), draft, scopes.into_iter().collect());
+        // An artifact that is there already must still be there when the record names it.
+        let _entered = StoreLock::shared(&self.layout)?;
         self.publish_outputs(&record)?;
         let public = self.layout.record(self.key());
         let bytes = record.to_bytes(&public)?;
@@ -138,14 +160,14 @@ impl Attempt {
         match existing {
             None => {
                 let private = self.folder.join("record.json");
-                disk::write_synced(&private, &bytes)?;
+                let file = disk::write_new(&private, &bytes)?;
                 match disk::publish_if_absent(&private, &public)? {
-                    Put::Created => Ok(Committed::Stored(record)),
+                    Put::Created => disk::sync_published(&file, &public).map(|()| Committed::Stored(record)),
                     // Only a program that does not take the key's lock can have come between.
                     Put::Existed => self.commit_second(record, &bytes),
                 }
             }
-            Some(Err(StoreError::Corrupt { .. } | StoreError::Json { .. })) => {
+            Some(Err(error)) if error.is_damage() => {
                 disk::replace_synced(&public, &bytes)?;
                 Ok(Committed::Stored(record))
             }
@@ -162,7 +184,9 @@ impl Attempt {
             disk::replace_synced(&public, bytes)?;
             return Ok(Committed::Stored(ours));
         };
-        let first_is_whole = missing_output(&self.layout, &first).is_none();
+        // Read whole, since damage may be what made somebody compute the key again.
+        let is_whole = |output: &Output| verify(&self.layout, &output.artifact).is_ok();
+        let first_is_whole = first.outputs.iter().all(is_whole);
         if ours.same_result(&first) {
             if first_is_whole {
                 return Ok(Committed::Same(first));
@@ -194,14 +218,19 @@ impl Attempt {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let unwritten = |output: &str| StoreError::UnwrittenOutput { key: self.key(), output: output.to_owned() };
         for output in &record.outputs {
-            let Written { path, artifact } = written.remove(&output.name).ok_or_else(|| unwritten(&output.name))?;
+            let Written { path, artifact, file } =
+                written.remove(&output.name).ok_or_else(|| unwritten(&output.name))?;
             if artifact != output.artifact {
                 return Err(unwritten(&output.name));
             }
-            match artifact {
-                Artifact::Table(table) => publish_blob(&path, &self.layout.object(table.blob), table.bytes)?,
-                Artifact::Checkpoint(checkpoint) => {
-                    publish_folder(&path, &self.layout.checkpoint(checkpoint.folder), checkpoint.folder)?;
+            let is_whole = verify(&self.layout, &artifact).is_ok();
+            match (&artifact, file) {
+                (Artifact::Table(table), Some(file)) => {
+                    publish_blob(&path, &self.layout.object(table.blob), file, is_whole)?;
+                }
+                (Artifact::Table(_), None) => return Err(unwritten(&output.name)),
+                (Artifact::Checkpoint(checkpoint), _) => {
+                    publish_folder(&path, &self.layout.checkpoint(checkpoint.folder), is_whole)?;
                 }
             }
         }
@@ -260,25 +289,36 @@ impl AttemptFolder<'_> {
         disk::sync_folder(&self.path)?;
         let folder = hash_folder(&self.path)?;
         let checkpoint = CheckpointArtifact { digest, folder, n_files: files.len() as u64, bytes };
-        self.attempt.keep(&self.name, self.path, Artifact::Checkpoint(checkpoint.clone()));
+        self.attempt.keep(&self.name, self.path, Artifact::Checkpoint(checkpoint.clone()), None);
         Ok(checkpoint)
     }
 }
 
-fn publish_blob(private: &Path, public: &Path, bytes: u64) -> Result<(), StoreError> {
-    disk::make_read_only(private)?;
-    // A blob of the wrong size is a damaged one, and ours is whole.
-    if fs::metadata(public).is_ok_and(|found| found.len() != bytes) {
-        fs::remove_file(public).map_err(|error| StoreError::io("remove damaged", public, error))?;
+/// `is_whole` says that the blob is there already. One that is there and damaged is replaced.
+fn publish_blob(private: &Path, public: &Path, file: File, is_whole: bool) -> Result<(), StoreError> {
+    if is_whole {
+        // Whoever published it may not have got so far as to sync it.
+        let file = File::open(public).map_err(|error| StoreError::read("open table", public, error))?;
+        return file.sync_all().map_err(|error| StoreError::io("sync", public, error));
     }
-    disk::publish_if_absent(private, public).map(drop)
+    disk::make_read_only(private)?;
+    disk::create_folder(public.parent().unwrap_or(Path::new(".")))?;
+    match fs::rename(private, public) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let copy = disk::copy_beside(private, public)?;
+            fs::rename(&copy, public).map_err(|error| StoreError::io("publish", public, error))?;
+            return disk::sync_folder(public.parent().unwrap_or(Path::new(".")));
+        }
+        renamed => renamed.map_err(|error| StoreError::io("publish", public, error))?,
+    }
+    disk::sync_published(&file, public)
 }
 
-fn publish_folder(private: &Path, public: &Path, expected: ContentHash) -> Result<(), StoreError> {
+fn publish_folder(private: &Path, public: &Path, is_whole: bool) -> Result<(), StoreError> {
+    if is_whole {
+        return Ok(());
+    }
     if public.exists() {
-        if hash_folder(public).is_ok_and(|found| found == expected) {
-            return Ok(());
-        }
         fs::remove_dir_all(public).map_err(|error| StoreError::io("remove damaged", public, error))?;
     }
     match fs::rename(private, public) {

@@ -8,7 +8,6 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::digest::ContentHash;
 use crate::error::StoreError;
@@ -29,14 +28,6 @@ pub(crate) fn get(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(StoreError::read("read", path, error)),
     }
-}
-
-/// The value in a JSON file, or `None` if there is no such file.
-pub(crate) fn get_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = get(path)? else {
-        return Ok(None);
-    };
-    serde_json::from_slice(&bytes).map(Some).map_err(|source| StoreError::Json { path: path.to_owned(), source })
 }
 
 /// The JSON text of a value, for a file at `path`.
@@ -61,14 +52,26 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(|error| StoreError::io("create folder", path, error))
 }
 
+/// Remove a file; that it is gone already is no fault.
+pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Sync a folder, so that the names in it survive a power cut.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| StoreError::io("sync folder", path, error))
 }
 
-/// Write a new private file and sync it.
-pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    write_and_sync(path, bytes).map_err(|error| StoreError::io("write", path, error))
+/// Write a new private file, to be synced once it has its public name.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    let write = || {
+        let mut file = File::create_new(path)?;
+        file.write_all(bytes).map(|()| file)
+    };
+    write().map_err(|error| StoreError::io("write", path, error))
 }
 
 fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -90,23 +93,28 @@ fn write_private(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Re
     }
 }
 
-/// Give a finished, synced private file its public name, unless the name is taken. The private name is gone
-/// afterwards either way. The folder is synced when something was created.
+/// Give a finished private file its public name, unless the name is taken. The private name is gone afterwards either
+/// way. Nothing is synced.
 pub(crate) fn publish_if_absent(private: &Path, public: &Path) -> Result<Put, StoreError> {
-    let folder = public.parent().unwrap_or(Path::new("."));
-    create_folder(folder)?;
-    let put = match link_if_absent(private, public) {
+    create_folder(public.parent().unwrap_or(Path::new(".")))?;
+    match link_if_absent(private, public) {
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
             let copy = copy_beside(private, public)?;
             fs::remove_file(private).map_err(|error| StoreError::io("remove", private, error))?;
-            link_if_absent(&copy, public)?
+            link_if_absent(&copy, public)
         }
-        put => put?,
-    };
-    if put == Put::Created {
-        sync_folder(folder)?;
+        put => put,
     }
-    Ok(put)
+}
+
+/// Sync a file that has its public name, and with it the name: see the note on syncs in crates/README.md. One that a full
+/// disk or a broken one does not take is taken away again.
+pub(crate) fn sync_published(file: &File, public: &Path) -> Result<(), StoreError> {
+    file.sync_all().map_err(|error| {
+        // What was the matter is in `error`.
+        let _ = fs::remove_file(public);
+        StoreError::io("sync", public, error)
+    })
 }
 
 /// A copy of a finished file under a private name beside `public`, synced: a user may have moved a folder of the store to
@@ -142,10 +150,15 @@ fn link_if_absent(private: &Path, public: &Path) -> Result<Put, StoreError> {
     Ok(put)
 }
 
-/// Write a small file under its public name unless the name is taken; readers see all of it or nothing.
+/// Write a small file under its public name unless the name is taken, and sync it and its folder; readers see all of it
+/// or nothing.
 pub(crate) fn write_if_absent(path: &Path, bytes: &[u8]) -> Result<Put, StoreError> {
     let private = write_private(path, |private| write_and_sync(private, bytes))?;
-    publish_if_absent(&private, path)
+    let put = publish_if_absent(&private, path)?;
+    if put == Put::Created {
+        sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+    }
+    Ok(put)
 }
 
 /// Replace a small file; readers see the old or the new bytes. Not synced: for files that may be lost.
@@ -183,24 +196,39 @@ pub(crate) fn make_read_only(path: &Path) -> Result<(), StoreError> {
     seal().map_err(|error| StoreError::io("make read-only", path, error))
 }
 
-/// BLAKE3 of a file's bytes.
+/// BLAKE3 of a file's bytes. Large runs are hashed on all processors.
 pub(crate) fn hash_file(path: &Path) -> Result<ContentHash, StoreError> {
-    // Large reads: a checkpoint is gigabytes, and BLAKE3 is fastest on long runs.
-    const CHUNK_BYTES: usize = 1 << 20;
+    // A checkpoint is gigabytes; a run has to be long to be worth dividing.
+    const CHUNK_BYTES: usize = 16 << 20;
+    const DIVIDED_BYTES: usize = 1 << 20;
     let hash = || -> io::Result<ContentHash> {
         let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let mut hasher = blake3::Hasher::new();
-        let mut chunk = vec![0; CHUNK_BYTES.min(length as usize + 1)];
+        let mut chunk = vec![0; CHUNK_BYTES.min(length.saturating_add(1))];
         loop {
-            match file.read(&mut chunk)? {
-                0 => break,
-                n => hasher.update(&chunk[..n]),
+            let n = fill(&mut file, &mut chunk)?;
+            match &chunk[..n] {
+                [] => break,
+                run if run.len() >= DIVIDED_BYTES => hasher.update_rayon(run),
+                run => hasher.update(run),
             };
         }
         Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
     };
     hash().map_err(|error| StoreError::read("read", path, error))
+}
+
+/// Reads until the buffer is full or the file ends.
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read(&mut buffer[n..])? {
+            0 => break,
+            more => n += more,
+        }
+    }
+    Ok(n)
 }
 
 /// A writer that hashes what passes through it.

@@ -8,6 +8,8 @@ use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 
 use crate::digest::{ContentHash, StageKey};
+use crate::runs::RunId;
+use crate::tags::TagName;
 
 /// An operation of the store that did not happen. Nothing half-written is ever left in its place.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,7 @@ pub enum StoreError {
     },
     /// Stored bytes are not the bytes that were written.
     #[error(
-        "`{}` is damaged: its content has digest {found}, not {expected}; delete it and run again, it will be recomputed",
+        "`{}` is damaged: its content has digest {found}, not {expected}; `fsck --repair` takes it away, and the next run makes it again",
         path.display()
     )]
     Corrupt {
@@ -107,6 +109,42 @@ pub enum StoreError {
         found: u32,
         /// The newest version this program knows.
         supported: u32,
+    },
+    /// A file was written by a newer program.
+    #[error("{what} `{}` has version {found}, this program reads up to {supported}; use the newer program", path.display())]
+    NewerFile {
+        /// What the file is, such as `run manifest`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version this program knows.
+        supported: u32,
+    },
+    /// A file that should end with the digest of its text does not.
+    #[error("`{}` is damaged: it does not end with the digest of its text", path.display())]
+    Unsealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A stored artifact is not there any more.
+    #[error("`{}` is gone from the store; run again, it will be recomputed", path.display())]
+    Gone {
+        /// Where it should be.
+        path: PathBuf,
+        /// Its digest.
+        expected: ContentHash,
+    },
+    /// A tag names another run.
+    #[error("tag `{name}` names run {from}; `--force` makes it name {to}")]
+    TagTaken {
+        /// The tag.
+        name: TagName,
+        /// The run it names.
+        from: RunId,
+        /// The run it should name.
+        to: RunId,
     },
     /// Rows could not be encoded as, or read from, Parquet.
     #[error("{operation} table `{table}`")]
@@ -169,6 +207,32 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether stored bytes are not those that were written, or are gone: making them again mends it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Json { .. } | Self::Unsealed { .. } | Self::Gone { .. })
+    }
+
+    /// The stored file that is damaged or gone.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Corrupt { path, .. }
+            | Self::Json { path, .. }
+            | Self::Unsealed { path }
+            | Self::Gone { path, .. }
+            | Self::NewerRecord { path, .. }
+            | Self::NewerFile { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The digest of the artifact that is damaged or gone.
+    pub fn damaged_artifact(&self) -> Option<ContentHash> {
+        match self {
+            Self::Corrupt { expected, .. } | Self::Gone { expected, .. } => Some(*expected),
+            _ => None,
+        }
+    }
+
     /// The error for an answer of the operating system, sorted by what helps against it.
     pub(crate) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();

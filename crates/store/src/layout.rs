@@ -7,6 +7,7 @@ use crate::digest::{ContentHash, RowScope, StageKey};
 use crate::disk;
 use crate::error::StoreError;
 use crate::runs::RunId;
+use crate::tags::TagName;
 
 /// Version of the folder's layout. An older program refuses a newer store; a newer program upgrades an older
 /// store at its first write. Version 1 is the first.
@@ -14,8 +15,8 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT_PREFIX: &str = "sluice-store ";
 const STAT_CACHE: &str = "stat-cache.json";
-const FOLDERS: [&str; 9] =
-    ["objects", "checkpoints", "records", "divergences", "rows", "resume", "runs", "locks", "tmp"];
+const FOLDERS: [&str; 11] =
+    ["objects", "checkpoints", "records", "divergences", "rows", "resume", "runs", "tags", "damaged", "locks", "tmp"];
 
 /// The paths of one store.
 #[derive(Debug, Clone)]
@@ -76,6 +77,11 @@ impl Layout {
         &self.root
     }
 
+    /// Whether there is a store, as far as its format file says.
+    pub fn exists(&self) -> bool {
+        self.format().exists()
+    }
+
     fn format(&self) -> PathBuf {
         self.root.join("format")
     }
@@ -123,6 +129,24 @@ impl Layout {
 
     pub fn lock(&self, key: StageKey) -> PathBuf {
         self.root.join("locks").join(key.to_string())
+    }
+
+    /// The lock that says that a run is alive.
+    pub fn run_lock(&self, run: RunId) -> PathBuf {
+        self.root.join("locks").join(run.to_string())
+    }
+
+    /// The lock of those who add, against those who take away.
+    pub fn store_lock(&self) -> PathBuf {
+        self.root.join("locks").join("store")
+    }
+
+    pub fn tags(&self) -> PathBuf {
+        self.root.join("tags")
+    }
+
+    pub fn tag(&self, name: &TagName) -> PathBuf {
+        self.tags().join(format!("{name}.json"))
     }
 
     pub fn tmp(&self) -> PathBuf {

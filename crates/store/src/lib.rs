@@ -14,6 +14,8 @@
 //!   rows/SCOPE/         row journals: results of single rows, for runs that need some of them again
 //!   resume/KEY/         the last save of a long computation that is not finished
 //!   runs/r17.json       one manifest for each run: which stage had which key
+//!   tags/NAME.json      names of runs that are to be kept, each with a copy of the run's manifest
+//!   damaged/            what `fsck --repair` took away, until `gc` removes it
 //!   locks/KEY           operating-system locks; they die with their owner
 //!   tmp/KEY.PID.N/      private attempt folders; whatever a dead owner left is swept with the next attempt
 //!   stat-cache.json     (path, size, mtime, inode) -> digest of files outside the store
@@ -37,15 +39,17 @@ mod record;
 mod resume;
 mod rows;
 mod runs;
+mod sealed;
 mod stat_cache;
 mod store;
 mod table_writer;
+mod tags;
 
 pub use attempt::{Attempt, AttemptFolder, Committed};
 pub use digest::{ContentHash, DigestError, ModelDigest, RowKey, RowScope, StageKey, TableDigest};
 pub use error::StoreError;
 pub use layout::FORMAT_VERSION;
-pub use lock::KeyLock;
+pub use lock::{KeyLock, RunLock, StoreLock};
 pub use logical::{LogicalHasher, MEASURED, table_digest};
 pub use record::{
     Artifact, CheckpointArtifact, Leaf, LeafValue, Notice, NoticeLevel, Output, RECORD_SCHEMA_VERSION, Record,
@@ -53,7 +57,8 @@ pub use record::{
 };
 pub use resume::{HowFar, Unfinished};
 pub use rows::{KnownRows, RowWriter};
-pub use runs::{Outcome, RunId, RunIdError, RunManifest, RunStage};
+pub use runs::{Outcome, RUN_SCHEMA_VERSION, RunId, RunIdError, RunManifest, RunStage};
 pub use stat_cache::FolderDigestError;
 pub use store::{Lookup, Store};
 pub use table_writer::TableWriter;
+pub use tags::{TAG_SCHEMA_VERSION, Tag, TagName, TagNameError, Tagged};

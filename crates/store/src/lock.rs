@@ -1,12 +1,23 @@
-//! One lock for each key, so that a result is computed once however many runs want it. The locks are the
-//! operating system's own (`File::lock` of the standard library): when a process dies, however it dies, its
-//! locks are free, and none is ever cleaned by hand.
+//! Locks, all of them the operating system's own (`File::lock` of the standard library): when a process dies, however it
+//! dies, its locks are free, and none is ever cleaned by hand.
+//!
+//! | lock              | held by                                   | says                                              |
+//! |-------------------|-------------------------------------------|---------------------------------------------------|
+//! | `locks/KEY`       | whoever computes a key, one at a time     | a result is computed once however many want it    |
+//! | `locks/r17`       | a run, from its first moment to its last  | the run is alive                                  |
+//! | `locks/store`     | everybody who adds, for moments; whoever takes away, alone | what was found is there when it is named |
+//!
+//! A lock file that nobody holds may be removed by whoever holds it. So a lock counts only if its file still has its name
+//! once it is held; otherwise a newer file is looked for.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::Path;
 
 use crate::digest::StageKey;
 use crate::error::StoreError;
 use crate::layout::Layout;
+use crate::runs::RunId;
 
 /// The right to compute one key. Released when dropped, or when the process dies.
 #[derive(Debug)]
@@ -24,30 +35,98 @@ impl KeyLock {
 
     /// Wait until nobody else has the key.
     pub(crate) fn wait(layout: &Layout, key: StageKey) -> Result<Self, StoreError> {
-        let file = open(layout, key)?;
-        file.lock().map_err(|error| StoreError::io("lock", &layout.lock(key), error))?;
+        layout.create()?;
+        let file = wait(&layout.lock(key), File::lock)?;
         Ok(Self { key, _file: file })
     }
 
     /// The lock, or `None` if somebody else has it.
     pub(crate) fn poll(layout: &Layout, key: StageKey) -> Result<Option<Self>, StoreError> {
-        let file = open(layout, key)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { key, _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &layout.lock(key), error)),
+        layout.create()?;
+        let file = poll(&layout.lock(key), File::try_lock)?;
+        Ok(file.map(|file| Self { key, _file: file }))
+    }
+}
+
+/// The sign that a run is alive. Released when dropped, or when the process dies.
+#[derive(Debug)]
+pub struct RunLock {
+    // Closing the file releases the lock.
+    _file: File,
+}
+
+impl RunLock {
+    /// The lock of a run that begins, or `None` if the number is taken.
+    pub(crate) fn take(layout: &Layout, run: RunId) -> Result<Option<Self>, StoreError> {
+        Ok(poll(&layout.run_lock(run), File::try_lock)?.map(|file| Self { _file: file }))
+    }
+
+    /// Whether a run is alive. Writes nothing.
+    pub(crate) fn is_held(layout: &Layout, run: RunId) -> bool {
+        let Ok(file) = File::open(layout.run_lock(run)) else { return false };
+        // Shared, so that two who ask at one time do not take each other for the run.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+}
+
+/// The right to add to the store, or to take away from it. Released when dropped, or when the process dies.
+#[derive(Debug)]
+pub struct StoreLock {
+    // Closing the file releases the lock.
+    _file: File,
+}
+
+impl StoreLock {
+    /// The right to add, which many have at one time. Waits while somebody takes away.
+    pub(crate) fn shared(layout: &Layout) -> Result<Self, StoreError> {
+        Ok(Self { _file: wait(&layout.store_lock(), File::lock_shared)? })
+    }
+}
+
+fn wait(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> Result<File, StoreError> {
+    loop {
+        let file = open(path)?;
+        lock(&file).map_err(|error| StoreError::io("lock", path, error))?;
+        if has_name(&file, path) {
+            return Ok(file);
         }
     }
 }
 
-fn open(layout: &Layout, key: StageKey) -> Result<File, StoreError> {
-    layout.create()?;
-    let path = layout.lock(key);
-    // The file stays when the lock goes: removing it would race with somebody who has just opened it.
+fn poll(path: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, StoreError> {
+    loop {
+        let file = open(path)?;
+        match lock(&file) {
+            Ok(()) if has_name(&file, path) => return Ok(Some(file)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path, error)),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
-        .open(&path)
-        .map_err(|error| StoreError::io("open lock", &path, error))
+        .open(path)
+        .map_err(|error| StoreError::io("open lock", path, error))
+}
+
+/// Whether the file is still the one of this name.
+#[cfg(unix)]
+fn has_name(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata().map(id), fs::metadata(path).map(id)) {
+        (Ok(held), Ok(named)) => held == named,
+        _ => false,
+    }
+}
+
+/// Other systems do not remove a file that is open.
+#[cfg(not(unix))]
+fn has_name(_: &File, path: &Path) -> bool {
+    fs::metadata(path).is_ok()
 }

@@ -1,7 +1,9 @@
 //! Reading artifacts back. Bytes are checked against their digest the first time a process reads them, so that
-//! damage is an error here and never a wrong row later.
+//! damage is an error here and never a wrong row later. That holds for checkpoints, too: who reads one reads all of it,
+//! and a bit that flips on the disk changes neither size nor time of a file.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -15,15 +17,14 @@ use crate::disk;
 use crate::error::StoreError;
 use crate::layout::Layout;
 use crate::record::{Artifact, Output, Record};
-use crate::stat_cache::FolderDigestError;
 use crate::store::Store;
 
 impl Store {
     /// All rows of a table output, in order, as batches with the schema the table was written with.
     ///
     /// # Errors
-    /// `OutputKind` for a checkpoint, `Corrupt` when the bytes are not those that were written, `Io` when the
-    /// file is gone.
+    /// `OutputKind` for a checkpoint, `Corrupt` when the bytes are not those that were written, `Gone` when there are
+    /// none.
     pub fn read_table(&self, output: &Output) -> Result<Vec<RecordBatch>, StoreError> {
         let path = self.table_path(output)?;
         let reader = open_parquet(&path)?.build().map_err(|source| parquet_error(&path, source))?;
@@ -42,28 +43,32 @@ impl Store {
 
     /// The Parquet file of a table output, checked.
     pub fn table_path(&self, output: &Output) -> Result<PathBuf, StoreError> {
-        let table = output.table()?;
-        let path = self.layout().object(table.blob);
-        self.verify_once(table.blob, || {
-            let found = disk::hash_file(&path)?;
-            check(&path, table.blob, found)
-        })?;
-        Ok(path)
+        output.table()?;
+        self.verified_path(output)
     }
 
-    /// The folder of a checkpoint output. It is hashed once, and again only if a file's size, time or inode
-    /// changed: a checkpoint may be tens of gigabytes.
+    /// The folder of a checkpoint output, checked.
     pub fn checkpoint_path(&self, output: &Output) -> Result<PathBuf, StoreError> {
-        let checkpoint = output.checkpoint()?;
-        let path = self.layout().checkpoint(checkpoint.folder);
-        self.verify_once(checkpoint.folder, || {
-            let found = self
-                .folder_digest(&path, "sealed folder v1", |path| hash_folder(path).map(|hash| *hash.as_bytes()))
-                .map_err(|error| match error {
-                    FolderDigestError::Store(error) | FolderDigestError::Compute(error) => error,
-                })?;
-            check(&path, checkpoint.folder, ContentHash::from_bytes(found))
-        })?;
+        output.checkpoint()?;
+        self.verified_path(output)
+    }
+
+    /// Where a checkpoint output is; nothing is read.
+    pub fn checkpoint_place(&self, output: &Output) -> Result<PathBuf, StoreError> {
+        Ok(self.layout().checkpoint(output.checkpoint()?.folder))
+    }
+
+    /// Reads an artifact whole, whether or not this process has checked it before.
+    ///
+    /// # Errors
+    /// `Corrupt` when the bytes are not those that were written, `Gone` when there are none, `Io`.
+    pub fn verify(&self, output: &Output) -> Result<(), StoreError> {
+        verify(self.layout(), &output.artifact).map(drop)
+    }
+
+    fn verified_path(&self, output: &Output) -> Result<PathBuf, StoreError> {
+        let (path, hash) = address(self.layout(), &output.artifact);
+        self.verify_once(hash, || self.verify(output))?;
         Ok(path)
     }
 
@@ -81,8 +86,33 @@ impl Store {
     }
 }
 
-fn check(path: &Path, expected: ContentHash, found: ContentHash) -> Result<(), StoreError> {
-    if expected == found { Ok(()) } else { Err(StoreError::Corrupt { path: path.to_owned(), expected, found }) }
+/// Where an artifact is, and the digest of its bytes.
+pub(crate) fn address(layout: &Layout, artifact: &Artifact) -> (PathBuf, ContentHash) {
+    let hash = artifact.content();
+    match artifact {
+        Artifact::Table(_) => (layout.object(hash), hash),
+        Artifact::Checkpoint(_) => (layout.checkpoint(hash), hash),
+    }
+}
+
+/// Reads an artifact whole.
+///
+/// # Errors
+/// `Corrupt` when the bytes are not those that were written, `Gone` when there are none, `Io`.
+pub(crate) fn verify(layout: &Layout, artifact: &Artifact) -> Result<(), StoreError> {
+    let (path, expected) = address(layout, artifact);
+    let found = match artifact {
+        Artifact::Table(_) => disk::hash_file(&path),
+        Artifact::Checkpoint(_) => hash_folder(&path),
+    };
+    match found {
+        Ok(found) if found == expected => Ok(()),
+        Ok(found) => Err(StoreError::Corrupt { path, expected, found }),
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(StoreError::Gone { path, expected })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {

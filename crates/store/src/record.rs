@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checked;
-use crate::digest::{ContentHash, ModelDigest, StageKey, TableDigest};
+use crate::digest::{ContentHash, ModelDigest, RowScope, StageKey, TableDigest};
 use crate::error::StoreError;
 
 /// Version of the record's form. Readers refuse newer ones and default the fields that older ones lack.
@@ -43,6 +43,10 @@ pub struct Record {
     /// What a user should hear about the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<Notice>,
+    /// The row journals the action looked into, sorted: while the record is worth keeping, they are. None in a record of
+    /// a program that did not write them down, which may have used any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_scopes: Option<Vec<RowScope>>,
     /// Wall-clock seconds the action took.
     pub seconds: f64,
     /// When it was committed, milliseconds since 1970 by the caller's clock.
@@ -193,6 +197,24 @@ pub struct CheckpointArtifact {
     pub bytes: u64,
 }
 
+impl Artifact {
+    /// The digest of the stored bytes: the artifact's address.
+    pub fn content(&self) -> ContentHash {
+        match self {
+            Self::Table(table) => table.blob,
+            Self::Checkpoint(checkpoint) => checkpoint.folder,
+        }
+    }
+
+    /// The size of the stored bytes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Table(table) => table.bytes,
+            Self::Checkpoint(checkpoint) => checkpoint.bytes,
+        }
+    }
+}
+
 impl Output {
     /// The logical digest, as text.
     pub fn digest(&self) -> String {
@@ -232,7 +254,7 @@ impl Output {
 }
 
 impl Record {
-    pub(crate) fn new(key: StageKey, draft: RecordDraft) -> Self {
+    pub(crate) fn new(key: StageKey, draft: RecordDraft, row_scopes: Vec<RowScope>) -> Self {
         let RecordDraft {
             kind,
             stage_version,
@@ -259,6 +281,7 @@ impl Record {
             n_rows_reused,
             n_steps_resumed,
             notices,
+            row_scopes: Some(row_scopes),
             seconds,
             created_unix_ms,
         }

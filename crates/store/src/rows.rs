@@ -6,6 +6,7 @@
 //! rows/SCOPE/N.v1.rows   the bytes of the rows, end to end
 //! rows/SCOPE/N.v1.keys   an entry of 64 bytes for each of them, written after it:
 //!                        key 32 | offset 8 | length 4 | BLAKE3 of the row 12 | BLAKE3 of all that 8
+//! rows/SCOPE/KEY.for     empty; rows here were made for the stage of this key, which may not have a record yet
 //! ```
 //!
 //! A scope is everything that rows share, so that one who looks for rows reads only what may match. The keys lie apart
@@ -23,14 +24,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::digest::{RowKey, RowScope};
+use crate::digest::{RowKey, RowScope, StageKey};
 use crate::disk;
 use crate::error::StoreError;
 use crate::layout::Layout;
+use crate::lock::StoreLock;
 use crate::store::Store;
 
 const KEYS: &str = ".v1.keys";
 const ROWS: &str = ".v1.rows";
+const FOR: &str = ".for";
 
 /// Rows after which a writer syncs, whatever the time.
 const SYNC_ROWS: u64 = 4096;
@@ -43,7 +46,7 @@ impl Store {
     /// # Errors
     /// `Io` when a file that is there cannot be read.
     pub fn rows(&self, scope: RowScope) -> Result<KnownRows, StoreError> {
-        KnownRows::read(self.layout(), scope)
+        KnownRows::read(self.layout(), scope, None)
     }
 }
 
@@ -51,6 +54,8 @@ impl Store {
 pub struct KnownRows {
     layout: Layout,
     scope: RowScope,
+    /// For which stage rows are added.
+    stage: Option<StageKey>,
     /// By key, the segment and the place in it.
     places: HashMap<RowKey, (u32, Place), BuildHasherDefault<OwnHash>>,
     segments: Vec<Segment>,
@@ -63,7 +68,7 @@ struct Segment {
 }
 
 impl KnownRows {
-    fn read(layout: &Layout, scope: RowScope) -> Result<Self, StoreError> {
+    pub(crate) fn read(layout: &Layout, scope: RowScope, stage: Option<StageKey>) -> Result<Self, StoreError> {
         let folder = layout.rows(scope);
         let names = disk::list(&folder)?;
         let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.strip_suffix(KEYS)?.parse().ok()).collect();
@@ -85,7 +90,7 @@ impl KnownRows {
             places.extend(entries(&keys, n_bytes).map(|entry| (entry.key, (segment, entry.place))));
             segments.push(Segment { path, rows });
         }
-        Ok(Self { layout, scope, places, segments })
+        Ok(Self { layout, scope, stage, places, segments })
     }
 
     /// Number of rows.
@@ -134,8 +139,13 @@ impl KnownRows {
     /// `ReadOnly`, `NoSpace`, `Io`.
     pub fn writer(&self, now_s: f64) -> Result<RowWriter, StoreError> {
         self.layout.create()?;
+        // The folder must not be taken away before its segment is locked.
+        let _entered = StoreLock::shared(&self.layout)?;
         let folder = self.layout.rows(self.scope);
         disk::create_folder(&folder)?;
+        if let Some(stage) = self.stage {
+            open(&folder.join(format!("{stage}{FOR}")))?;
+        }
         for number in 0_u32.. {
             let path = folder.join(format!("{number}{KEYS}"));
             let keys = open(&path)?;
@@ -156,6 +166,8 @@ pub struct RowWriter {
     rows: File,
     path: PathBuf,
     n_bytes: u64,
+    /// Whether the names of the files may not be on the disk yet.
+    is_new: bool,
     n_unsynced: u64,
     synced_s: f64,
 }
@@ -176,13 +188,7 @@ impl RowWriter {
             Ok(n_bytes)
         };
         let n_bytes = take().map_err(|error| StoreError::io("take over", &keys_path, error))?;
-        if n_bytes == 0 {
-            // Perhaps new: their names are to survive a power cut, too.
-            let folder = path.parent().unwrap_or(Path::new("."));
-            disk::sync_folder(folder)?;
-            disk::sync_folder(folder.parent().unwrap_or(Path::new(".")))?;
-        }
-        Ok(Self { keys, rows, path, n_bytes, n_unsynced: 0, synced_s: now_s })
+        Ok(Self { keys, rows, path, n_bytes, is_new: n_bytes == 0, n_unsynced: 0, synced_s: now_s })
     }
 
     /// Keeps a row. Now and then this waits for the disk. After an error the writer is of no more use.
@@ -205,9 +211,12 @@ impl RowWriter {
 
     /// Waits until all that was appended is on the disk.
     pub fn sync(&mut self, now_s: f64) -> Result<(), StoreError> {
-        let sync = || self.rows.sync_data().and_then(|()| self.keys.sync_data());
-        sync().map_err(|error| StoreError::io("sync", &self.path, error))?;
-        (self.n_unsynced, self.synced_s) = (0, now_s);
+        if self.n_unsynced > 0 {
+            let sync = |file: &File| if self.is_new { file.sync_all() } else { file.sync_data() };
+            let both = sync(&self.rows).and_then(|()| sync(&self.keys));
+            both.map_err(|error| StoreError::io("sync", &self.path, error))?;
+        }
+        (self.is_new, self.n_unsynced, self.synced_s) = (false, 0, now_s);
         Ok(())
     }
 }

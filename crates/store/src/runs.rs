@@ -1,7 +1,9 @@
 //! Run manifests: which run had which key for which name. They are history, not truth: losing one loses an
-//! explanation, never a result, so writing one costs no sync.
+//! explanation, never a result, so writing one costs no sync. They also say what is worth keeping: what no manifest
+//! names, `gc` may take away.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,6 +12,14 @@ use crate::digest::StageKey;
 use crate::disk::{self, Put};
 use crate::error::StoreError;
 use crate::layout::Layout;
+use crate::lock::RunLock;
+use crate::sealed::{self, Form};
+
+/// Version of a manifest's form. Version 1 had neither a seal nor `program`, `set` and `targets`, which are read as
+/// absent; programs of its time read version 2 as far as they know it.
+pub const RUN_SCHEMA_VERSION: u32 = 2;
+
+const FORM: Form = Form { what: "run manifest", sealed_since: 2, supported: RUN_SCHEMA_VERSION };
 
 /// The number of a run in its store, counted from 1; written `r17`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,7 +84,7 @@ pub enum Outcome {
 /// The manifest of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunManifest {
-    /// Version of this form; 1 is the first.
+    /// [`RUN_SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,
     /// This run.
     pub run: RunId,
@@ -83,6 +93,16 @@ pub struct RunManifest {
     /// The chosen profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// The version of the program that ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// What was put into the pipeline file on the command line, as `PATH=VALUE`. The records have what came of it;
+    /// this is how to do it again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<String>,
+    /// The stages that were asked for; empty when all were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     /// Milliseconds since 1970 by the caller's clock.
     pub started_unix_ms: u64,
     /// Wall-clock seconds so far.
@@ -114,15 +134,21 @@ impl RunManifest {
     }
 }
 
-/// Take the next free run number with a manifest that `make` builds for it.
-pub(crate) fn begin(layout: &Layout, make: impl Fn(RunId) -> RunManifest) -> Result<RunManifest, StoreError> {
+/// Take the next free run number with a manifest that `make` builds for it. The lock says that the run is alive; it is
+/// there before the manifest is, so that nobody takes the run for dead.
+pub(crate) fn begin(
+    layout: &Layout,
+    make: impl Fn(RunId) -> RunManifest,
+) -> Result<(RunManifest, RunLock), StoreError> {
     layout.create()?;
     let mut run = RunId(list(layout)?.last().map_or(1, |last| last.0 + 1));
     loop {
-        let manifest = make(run);
-        let path = layout.run(run);
-        if disk::claim(&path, &disk::encode(&path, &manifest)?)? == Put::Created {
-            return Ok(manifest);
+        if let Some(lock) = RunLock::take(layout, run)? {
+            let manifest = make(run);
+            let path = layout.run(run);
+            if disk::claim(&path, &sealed::encode(&path, &manifest)?)? == Put::Created {
+                return Ok((manifest, lock));
+            }
         }
         run.0 += 1;
     }
@@ -130,7 +156,18 @@ pub(crate) fn begin(layout: &Layout, make: impl Fn(RunId) -> RunManifest) -> Res
 
 pub(crate) fn update(layout: &Layout, manifest: &RunManifest) -> Result<(), StoreError> {
     let path = layout.run(manifest.run);
-    disk::replace(&path, &disk::encode(&path, manifest)?)
+    disk::replace(&path, &sealed::encode(&path, manifest)?)
+}
+
+/// The manifest of a run, or `None` if there is no such run.
+pub(crate) fn get(layout: &Layout, run: RunId) -> Result<Option<RunManifest>, StoreError> {
+    let path = layout.run(run);
+    disk::get(&path)?.map(|bytes| from_bytes(&path, &bytes)).transpose()
+}
+
+/// The manifest in a file at `path`, checked.
+pub(crate) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<RunManifest, StoreError> {
+    sealed::decode(path, bytes, &FORM)
 }
 
 /// All runs, oldest first.

@@ -15,6 +15,7 @@ use crate::digest::ContentHash;
 use crate::disk;
 use crate::error::StoreError;
 use crate::layout::Layout;
+use crate::sealed::{self, Form};
 
 /// Filesystems stamp files with a coarse clock: a file changed twice within one tick has one mtime. A digest
 /// taken this soon after the last change is not remembered.
@@ -29,6 +30,19 @@ pub enum FolderDigestError<E: std::error::Error + 'static> {
     /// The caller's function failed.
     #[error(transparent)]
     Compute(E),
+}
+
+/// Version of the file's form. Version 1 was a map without a seal, where a flipped byte could go unnoticed and give a
+/// wrong key; it is read as empty, and programs of its time read version 2 as empty.
+const SCHEMA_VERSION: u32 = 2;
+
+const FORM: Form = Form { what: "stat cache", sealed_since: 2, supported: SCHEMA_VERSION };
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    schema_version: u32,
+    entries: HashMap<String, Entry>,
 }
 
 pub(crate) struct StatCache {
@@ -124,8 +138,8 @@ impl StatCache {
     }
 
     fn on_disk(&self) -> HashMap<String, Entry> {
-        // A damaged cache is an empty cache.
-        disk::get_json(&self.path).ok().flatten().unwrap_or_default()
+        // A damaged cache is an empty cache, and one without a seal is that of an older program.
+        disk::get(&self.path).ok().flatten().and_then(|bytes| read(&self.path, &bytes).ok()).unwrap_or_default()
     }
 
     /// Write down what was computed since the last time.
@@ -150,8 +164,13 @@ impl StatCache {
                 entries.remove(&name);
             }
         }
-        disk::replace(&self.path, &disk::encode(&self.path, &entries)?)
+        disk::replace(&self.path, &sealed::encode(&self.path, &Stored { schema_version: SCHEMA_VERSION, entries })?)
     }
+}
+
+/// The entries in a file at `path`, checked.
+fn read(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Entry>, StoreError> {
+    sealed::decode(path, bytes, &FORM).map(|Stored { schema_version: _, entries }| entries)
 }
 
 /// The time by the clock that stamps files, which need not be this machine's.

@@ -10,7 +10,7 @@ use crate::digest::{ContentHash, StageKey};
 use crate::disk;
 use crate::error::StoreError;
 use crate::layout::Layout;
-use crate::lock::KeyLock;
+use crate::lock::{KeyLock, RunLock, StoreLock};
 use crate::reading::missing_output;
 use crate::record::Record;
 use crate::runs::{self, RunId, RunManifest};
@@ -87,7 +87,7 @@ impl Store {
                     Ok(Lookup::Incomplete { record, output })
                 }
             },
-            Err(error @ (StoreError::Corrupt { .. } | StoreError::Json { .. })) => Ok(Lookup::Damaged(error)),
+            Err(error) if error.is_damage() => Ok(Lookup::Damaged(error)),
             Err(error) => Err(error),
         }
     }
@@ -147,9 +147,31 @@ impl Store {
         self.inner.stat_cache.save(self.layout())
     }
 
-    /// Take the next free run number, with the manifest that `make` builds for it.
-    pub fn begin_run(&self, make: impl Fn(RunId) -> RunManifest) -> Result<RunManifest, StoreError> {
+    /// Take the next free run number, with the manifest that `make` builds for it. The run counts as alive as long as the
+    /// lock is held, and nothing that its manifest names is taken away.
+    pub fn begin_run(&self, make: impl Fn(RunId) -> RunManifest) -> Result<(RunManifest, RunLock), StoreError> {
         runs::begin(self.layout(), make)
+    }
+
+    /// Whether a run is going on in some process.
+    pub fn is_alive(&self, run: RunId) -> bool {
+        RunLock::is_held(self.layout(), run)
+    }
+
+    /// The right to rely on what is found in the store until it is written down in a run's manifest or in a record; to be
+    /// held for moments. `None` where the store is not there yet or cannot be written to, since then nothing is taken away.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn enter(&self) -> Result<Option<StoreLock>, StoreError> {
+        if !self.layout().exists() {
+            return Ok(None);
+        }
+        match StoreLock::shared(self.layout()) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(StoreError::ReadOnly { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Replace the manifest of a run.
@@ -163,8 +185,11 @@ impl Store {
     }
 
     /// The manifest of a run, or `None` if there is no such run.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsealed` and `Json` for a damaged manifest, `NewerFile`, `Io`.
     pub fn run(&self, run: RunId) -> Result<Option<RunManifest>, StoreError> {
-        disk::get_json(&self.layout().run(run))
+        runs::get(self.layout(), run)
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -1,4 +1,4 @@
-//! Writes one table of an attempt: Arrow batches in, a synced Parquet file and its two digests out, all in one
+//! Writes one table of an attempt: Arrow batches in, a Parquet file and its two digests out, all in one
 //! pass. It refuses to know what the columns mean.
 
 use std::fs::File;
@@ -72,16 +72,16 @@ impl<'a> TableWriter<'a> {
         Ok(())
     }
 
-    /// Close, sync, and hand the file to the attempt, which publishes it when it commits.
+    /// Close, and hand the file to the attempt, which publishes and syncs it when it commits.
     pub fn finish(self) -> Result<TableArtifact, StoreError> {
         let Self { attempt, name, path, schema: _, mut parquet, logical, n_rows } = self;
         // Not `into_inner`, whose error has lost what the system answered: a full disk must not lose its advice.
         parquet.finish().map_err(|source| parquet_error("finish", &name, &path, source))?;
         parquet.sync().map_err(|error| StoreError::io("write", &path, error))?;
         let (blob, bytes) = parquet.inner().written();
-        parquet.inner().inner().sync_all().map_err(|error| StoreError::io("sync", &path, error))?;
+        let file = parquet.inner().inner().try_clone().map_err(|error| StoreError::io("keep open", &path, error))?;
         let table = TableArtifact { digest: logical.finish(), blob, n_rows, bytes };
-        attempt.keep(&name, path, Artifact::Table(table.clone()));
+        attempt.keep(&name, path, Artifact::Table(table.clone()), Some(file));
         Ok(table)
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use sluice_store::{
-    Artifact, Committed, Leaf, LeafValue, Lookup, ModelDigest, Outcome, Output, Record, RecordDraft, RunManifest,
-    StageKey, Store, StoreError,
+    Artifact, Committed, Leaf, LeafValue, Lookup, ModelDigest, Outcome, Output, RUN_SCHEMA_VERSION, Record,
+    RecordDraft, RunManifest, StageKey, Store, StoreError,
 };
 
 const KEY: StageKey = StageKey::from_bytes([7; 32]);
@@ -153,7 +153,7 @@ fn a_flipped_byte_is_found_before_it_is_read() {
     let path = blob(&store);
     flip(&path, 20);
     let error = again.read_table(&record(&again).outputs[0]).expect_err("damaged");
-    assert!(error.to_string().contains("delete it and run again"), "{error}");
+    assert!(error.to_string().contains("the next run makes it again"), "{error}");
     fs::remove_file(path).expect("the table");
     commit(&again, &[1, 2]);
     assert_eq!(again.read_table(&record(&again).outputs[0]).expect("rows"), [numbers(&[1, 2])]);
@@ -303,20 +303,34 @@ fn a_read_only_store_reads_and_refuses_to_write() {
 }
 
 fn manifest(run: sluice_store::RunId, started_unix_ms: u64) -> RunManifest {
-    let (pipeline, profile) = ("p".to_owned(), None);
-    let (seconds, outcome, stages) = (0.0, Outcome::Running, Vec::new());
-    RunManifest { schema_version: 1, run, pipeline, profile, started_unix_ms, seconds, outcome, stages }
+    RunManifest {
+        schema_version: RUN_SCHEMA_VERSION,
+        run,
+        pipeline: "p".to_owned(),
+        profile: None,
+        program: Some("0.1.0".to_owned()),
+        set: vec!["params.seed=1".to_owned()],
+        targets: Vec::new(),
+        started_unix_ms,
+        seconds: 0.0,
+        outcome: Outcome::Running,
+        stages: Vec::new(),
+    }
 }
 
 #[test]
 fn runs_are_numbered_and_kept() {
     let (_folder, store) = store();
-    let first = store.begin_run(|run| manifest(run, 1)).expect("a run");
-    let mut second = store.begin_run(|run| manifest(run, 2)).expect("a run");
+    let (first, alive) = store.begin_run(|run| manifest(run, 1)).expect("a run");
+    let (mut second, _alive) = store.begin_run(|run| manifest(run, 2)).expect("a run");
     second.outcome = Outcome::Hit;
     store.update_run(&second).expect("a run");
     let runs = store.runs().expect("a list");
     assert_eq!(runs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["r1", "r2"]);
+    assert_eq!(store.run(second.run).expect("a run"), Some(second.clone()));
+    // Alive for everybody who has the folder open, and dead when its process is.
+    let other = Store::open(store.root()).expect("a store");
+    drop(alive);
+    assert_eq!([first.run, second.run].map(|run| other.is_alive(run)), [false, true]);
     assert_eq!(store.run(first.run).expect("a run"), Some(first));
-    assert_eq!(store.run(second.run).expect("a run"), Some(second));
 }

@@ -114,6 +114,12 @@ impl Live {
             Event::StageBlocked { stage, by } => {
                 state.end(stage, || self.paint.ink(Ink::Dim, format!("needs `{by}`, which failed")))
             }
+            Event::Damaged { stage, output, file } => {
+                if let Some(line) = state.screen.as_ref().and_then(|screen| screen.lines.get(stage)) {
+                    line.bar.reset();
+                }
+                state.note(stage, &format!("its output `{output}` is damaged, and is made again: {file}"));
+            }
             Event::Diverged { stage, .. } => state.note(stage, "gave another result than before; the first one stays"),
             Event::RunFinished(_) => {
                 if let Some(screen) = state.screen.take() {

@@ -103,6 +103,10 @@ impl State {
                 self.running.remove(stage)?;
                 (stage, paint.ink(Ink::Active, "interrupted"))
             }
+            Event::Damaged { stage, output, file } => {
+                let text = format!("its output `{output}` is damaged, and is made again: {file}");
+                (stage, paint.ink(Ink::Active, text))
+            }
             Event::Diverged { stage, evidence, .. } => {
                 let text = format!(
                     "gave another result than before; the first one stays, the other is in {}",

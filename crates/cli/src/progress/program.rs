@@ -112,6 +112,9 @@ fn log(event: &Event) {
         }
         Event::StageInterrupted { stage } => tracing::warn!(%stage, "stage is interrupted"),
         Event::StageBlocked { stage, by } => tracing::warn!(%stage, %by, "stage is not run"),
+        Event::Damaged { stage, output, file } => {
+            tracing::warn!(%stage, output, file, "output is damaged and is made again");
+        }
         Event::Diverged { stage, key, evidence } => {
             tracing::warn!(%stage, %key, evidence = %evidence.display(), "stage gave another result than before");
         }

@@ -17,6 +17,8 @@ pub struct ShownStage {
     pub key: String,
     pub seconds: f64,
     pub age_seconds: u64,
+    /// The earlier run that was asked for.
+    pub run: Option<String>,
     /// The run it is of, when the pipeline has changed since.
     pub stale: Option<String>,
     pub metrics: BTreeMap<String, f64>,
@@ -54,9 +56,10 @@ pub struct ShownCheckpoint {
 
 /// What is said of the result before its outputs.
 pub fn stage(shown: &ShownStage, paint: Paint) -> String {
-    let ShownStage { stage, kind, key, seconds: took, age_seconds, stale, metrics, facts, notices } = shown;
+    let ShownStage { stage, kind, key, seconds: took, age_seconds, run, stale, metrics, facts, notices } = shown;
+    let of_run = run.as_ref().map_or_else(String::new, |run| format!(" of run {run}"));
     let mut text = format!(
-        "{}  {kind}, made {} in {}, key {}\n",
+        "{}{of_run}  {kind}, made {} in {}, key {}\n",
         paint.ink(Ink::Bold, stage),
         ago(*age_seconds),
         seconds(*took),
@@ -165,6 +168,7 @@ mod tests {
             key: "0123456789abcdef".to_owned(),
             seconds: 0.2,
             age_seconds: 100,
+            run: None,
             stale: Some("r3".to_owned()),
             metrics: BTreeMap::from([("dropped.tie".to_owned(), 12.0), ("margin_mean".to_owned(), 0.25)]),
             facts: BTreeMap::from([("policy_digest".to_owned(), "abc".to_owned())]),

@@ -13,6 +13,8 @@ pub struct Explained {
     pub case: Case,
     /// The run it is compared with, as in `r17`.
     pub against: Option<String>,
+    /// Whether somebody asked for that run, and not for the reason.
+    pub is_chosen: bool,
     pub changes: Vec<LeafChange>,
     /// Commands that explain the changed inputs.
     pub follow: Vec<String>,
@@ -33,8 +35,13 @@ pub enum Case {
 
 /// The explanation.
 pub fn why(explained: &Explained, paint: Paint) -> String {
-    let Explained { stage, case, against, changes, follow } = explained;
-    let mut text = format!("{}\n", headline(&paint.ink(Ink::Bold, stage), case, against.as_deref(), changes));
+    let Explained { stage, case, against, is_chosen, changes, follow } = explained;
+    let stage = paint.ink(Ink::Bold, stage);
+    let headline = match against {
+        Some(run) if *is_chosen => comparison(&stage, case, run, changes),
+        _ => headline(&stage, case, against.as_deref(), changes),
+    };
+    let mut text = format!("{headline}\n");
     text += &table(changes, paint);
     if !follow.is_empty() {
         text += &format!("follow the input: {}\n", follow.join(", "));
@@ -62,6 +69,22 @@ fn headline(stage: &str, case: &Case, against: Option<&str>, changes: &[LeafChan
             format!("{stage} waits for {}; it would run, because this changed{since}:", upstream.join(", "))
         }
         Case::Fail { failure } => format!("{stage} would fail: {failure}"),
+    }
+}
+
+/// The headline over what differs from a run that was asked for.
+fn comparison(stage: &str, case: &Case, run: &str, changes: &[LeafChange]) -> String {
+    let state = match case {
+        Case::Hit => "is up to date".to_owned(),
+        Case::Run { .. } => "would run".to_owned(),
+        Case::Pending { upstream } => format!("waits for {}", upstream.join(", ")),
+        Case::Fail { failure } => format!("would fail: {failure}"),
+    };
+    // Of inputs that are not there nothing can be said.
+    let what = if matches!(case, Case::Pending { .. } | Case::Fail { .. }) { "its own parameters" } else { "its key" };
+    match changes.is_empty() {
+        true => format!("{stage} {state}; nothing in {what} differs from run {run}"),
+        false => format!("{stage} {state}; since run {run}, this changed in {what}:"),
     }
 }
 
@@ -97,10 +120,16 @@ mod tests {
 
     #[track_caller]
     fn check(case: Case, against: Option<&str>, changes: &[LeafChange], expected: Expect) {
+        check_against(case, against, false, changes, expected);
+    }
+
+    #[track_caller]
+    fn check_against(case: Case, against: Option<&str>, is_chosen: bool, changes: &[LeafChange], expected: Expect) {
         let explained = Explained {
             stage: "pairs".to_owned(),
             case,
             against: against.map(str::to_owned),
+            is_chosen,
             changes: changes.to_vec(),
             follow: changes
                 .iter()
@@ -129,6 +158,25 @@ mod tests {
             old_place: None,
             place: Some("p.yaml:31:10".into()),
         };
+        check_against(
+            Case::Hit,
+            Some("r1"),
+            true,
+            std::slice::from_ref(&ties),
+            expect![[r#"
+                pairs is up to date; since run r1, this changed in its key:
+                  pair.ties  drop  →  first  p.yaml:31:18
+            "#]],
+        );
+        check_against(
+            Case::Pending { upstream: vec!["scores".into()] },
+            Some("r1"),
+            true,
+            &[],
+            expect![[r#"
+                pairs waits for scores; nothing in its own parameters differs from run r1
+            "#]],
+        );
         check(
             Case::Hit,
             None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use sluice_engine::{RunOptions, RunReport, StageReport};
+use sluice_engine::{Called, RunOptions, RunReport, StageReport};
 use sluice_spec::stage::Kind;
 use sluice_store::{NoticeLevel, Outcome as Ended};
 
@@ -34,7 +34,8 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     let announcer = watch.clone();
     let cancel = interrupt::flag(move || announcer.interrupted(STOPPING));
     let cpu_slots = thread::available_parallelism().map_or(1, usize::from);
-    let options = RunOptions { targets, cpu_slots };
+    let called = Called { program: Some(env!("CARGO_PKG_VERSION").to_owned()), set: session.global.set.clone() };
+    let options = RunOptions { targets, cpu_slots, called };
     let report =
         session.engine(&project).run(&options, &cancel, &|event| watch.event(&event)).map_err(engine_failure)?;
     if !session.global.json && !session.global.quiet {

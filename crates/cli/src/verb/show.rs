@@ -1,52 +1,50 @@
-//! `show STAGE`: what it made. Tables with their columns and first rows, checkpoints with their configuration.
+//! `show STAGE[@RUN]`: what it made. Tables with their columns and first rows, checkpoints with their configuration.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::Dtype;
 use sluice_sql::{NamedTable, TableData};
-use sluice_store::{Artifact, CheckpointArtifact, TableArtifact};
+use sluice_store::{Artifact, CheckpointArtifact, Record, RunId, TableArtifact};
 
 use crate::args::Show;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::history::{Earlier, RunWord, split};
 use crate::output::out;
 use crate::render::rows::rows;
 use crate::render::show::{ShownCheckpoint, ShownStage, ShownTable, checkpoint, stage, table};
-use crate::session::{Session, store_failure};
+use crate::session::{Found, Project, Session, store_failure};
 use crate::tables::{NamedOutput, named};
 use crate::world::{now_unix_ms, tidy};
 
 pub fn run(session: &Session, args: &Show) -> Outcome {
     let (project, rest) = session.project(&args.words)?;
     let [word] = rest else {
-        return Err(Failure::usage("one stage is to be named").help("as in `show pairs`, or `show pairs.dropped`"));
+        return Err(Failure::usage("one stage is to be named")
+            .help("as in `show pairs`, `show pairs.dropped` or `show pairs@r17`"));
     };
-    let stage_word = word.split('.').next().unwrap_or(word);
-    let name = project.stage(stage_word)?;
-    let results = session.results(&project)?;
-    let Some(found) = results.iter().find(|found| found.stage == name) else {
-        let run = session.command(&format!("run {} {name}", project.name), None);
-        return Err(Failure::usage(format!("stage `{name}` has no result yet")).help(format!("`{run}` makes it")));
-    };
-    let outputs = named(project.plan.pipeline(), found);
+    let Shown { name, record, run, stale } = result(session, &project, word)?;
+    let (word, _) = split(word)?;
+    let outputs = named(&name, &record);
     let known: Vec<String> = outputs.iter().map(|output| output.name.clone()).collect();
     // The stage alone means all it made; a dotted name means one output.
     let wanted: Vec<NamedOutput<'_>> =
-        outputs.into_iter().filter(|output| word == stage_word || output.name == *word).collect();
+        outputs.into_iter().filter(|output| word == name || output.name == *word).collect();
     if wanted.is_empty() {
         return Err(
             Failure::usage(format!("stage `{name}` made no `{word}`")).help(format!("it made {}", known.join(", ")))
         );
     }
-    let record = &found.record;
     let shown = ShownStage {
-        stage: name.to_string(),
+        stage: name,
         kind: record.kind.clone(),
         key: record.key.to_string(),
         seconds: record.seconds,
         age_seconds: now_unix_ms().saturating_sub(record.created_unix_ms) / 1000,
-        stale: found.stale.map(|run| run.to_string()),
+        run: run.map(|run| run.to_string()),
+        stale: stale.map(|run| run.to_string()),
         metrics: record.metrics.clone(),
         facts: record.facts.clone(),
         notices: record.notices.clone(),
@@ -77,14 +75,47 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
         }
     }
     if session.global.json {
-        let ShownStage { stage, kind, key, seconds, age_seconds: _, stale, metrics, facts, notices } = shown;
+        let ShownStage { stage, kind, key, seconds, age_seconds: _, run, stale, metrics, facts, notices } = shown;
         let object = json!({
-            "name": stage, "kind": kind, "key": key, "seconds": seconds, "stale": stale, "metrics": metrics,
-            "facts": facts, "notices": notices, "outputs": objects,
+            "name": stage, "kind": kind, "key": key, "seconds": seconds, "run": run, "stale": stale,
+            "metrics": metrics, "facts": facts, "notices": notices, "outputs": objects,
         });
         out(format!("{object}\n"));
     }
     Ok(Exit::Ok)
+}
+
+/// What is to be shown.
+struct Shown {
+    name: String,
+    record: Arc<Record>,
+    /// The earlier run that was asked for.
+    run: Option<RunId>,
+    /// The run it is of, when the pipeline has changed since.
+    stale: Option<RunId>,
+}
+
+/// The result that a word like `pairs`, `pairs.dropped` or `pairs@r17` means.
+fn result(session: &Session, project: &Project, word: &str) -> Result<Shown, Failure> {
+    let (word, run) = split(word)?;
+    let word = word.split('.').next().unwrap_or(word);
+    if let Some(run @ (RunWord::Number(_) | RunWord::Last | RunWord::Tag(_))) = &run {
+        let Earlier { run, record, .. } = session.earlier(run, &project.name, word, None)?.whole(word)?;
+        return Ok(Shown { name: word.to_owned(), record, run: Some(run), stale: None });
+    }
+    let name = project.stage(word)?;
+    let results = session.results(project)?;
+    let found = results.into_iter().find(|found| found.stage == name);
+    if run == Some(RunWord::Prev) {
+        let present = found.map(|found| found.record.key);
+        let Earlier { run, record, .. } = session.earlier(&RunWord::Prev, &project.name, word, present)?;
+        return Ok(Shown { name: word.to_owned(), record, run: Some(run), stale: None });
+    }
+    let Some(Found { stage: _, record, stale }) = found else {
+        let run = session.command(&format!("run {} {name}", project.name), None);
+        return Err(Failure::usage(format!("stage `{name}` has no result yet")).help(format!("`{run}` makes it")));
+    };
+    Ok(Shown { name: name.to_string(), record, run: None, stale })
 }
 
 fn shown_table(

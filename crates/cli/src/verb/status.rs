@@ -36,7 +36,7 @@ fn row(stage: &PlannedStage, last: Option<&RunManifest>) -> StatusRow {
         PlanState::Run { reason, .. } | PlanState::Partial { reason, .. } => match reason {
             Reason::NeverRan => StatusWord::Missing,
             Reason::Changed(_) => StatusWord::Stale,
-            Reason::OutputGone { .. } | Reason::RecordDamaged => StatusWord::Damaged,
+            Reason::OutputGone { .. } | Reason::OutputDamaged { .. } | Reason::RecordDamaged => StatusWord::Damaged,
         },
         PlanState::Pending { changes, .. } if changes.is_empty() => StatusWord::Waits,
         PlanState::Pending { .. } => StatusWord::Stale,

@@ -1,10 +1,11 @@
-//! `why STAGE`: what changed since its last result.
+//! `why STAGE [--vs RUN]`: what changed since its last result, or since any other.
 
 use sluice_engine::{PlanState, Why};
 use sluice_spec::{Source, StageName};
 
 use crate::args::OfStage;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::history::RunWord;
 use crate::output::out;
 use crate::render::why::{Case, Explained, why};
 use crate::session::{Project, Session, engine_failure};
@@ -15,7 +16,17 @@ pub fn run(session: &Session, args: &OfStage) -> Outcome {
         return Err(Failure::usage("one stage is to be named").help("as in `why pairs`"));
     };
     let stage = project.stage(word)?;
-    let answer = session.engine(&project).why(stage.as_str()).map_err(engine_failure)?;
+    let engine = session.engine(&project);
+    let vs = args.vs.as_deref().map(|word| word.parse().map_err(Failure::usage)).transpose()?;
+    let answer = match &vs {
+        // The present is held against what was before it in any case.
+        None | Some(RunWord::Prev) => engine.why(stage.as_str()),
+        Some(word) => {
+            let earlier = session.earlier(word, &project.name, stage.as_str(), None)?;
+            engine.why_against(stage.as_str(), earlier.run, &earlier.record)
+        }
+    };
+    let answer = answer.map_err(engine_failure)?;
     if session.global.json {
         out(format!("{}\n", serde_json::to_string(&answer).unwrap_or_default()));
         return Ok(Exit::Ok);
@@ -30,8 +41,14 @@ pub fn run(session: &Session, args: &OfStage) -> Outcome {
         }
         PlanState::Fail { failure } => Case::Fail { failure: failure.to_string() },
     };
-    let explained =
-        Explained { stage: stage.name.to_string(), case, against: against.map(|run| run.to_string()), changes, follow };
+    let explained = Explained {
+        stage: stage.name.to_string(),
+        case,
+        against: against.map(|run| run.to_string()),
+        is_chosen: !matches!(vs, None | Some(RunWord::Prev)),
+        changes,
+        follow,
+    };
     out(why(&explained, session.world.out));
     Ok(Exit::Ok)
 }

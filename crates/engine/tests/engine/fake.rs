@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use sluice_engine::{
-    Engine, Event, Job, JobInput, Numerics, PlanState, Produced, Progress, RowCount, RunOptions, StageFailure,
+    Engine, Event, Given, Job, JobInput, Numerics, PlanState, Produced, Progress, RowCount, RunOptions, StageFailure,
     StageRunner,
 };
 use sluice_spec::{Location, Options, Product, Stage};
@@ -151,6 +151,9 @@ impl StageRunner for FakeRunner {
         if job.cancelled() {
             return Err(StageFailure::Interrupted);
         }
+        for input in job.inputs {
+            read(job, input)?;
+        }
         let text = self.making.get(name).cloned().unwrap_or_else(|| job.key.to_string());
         let outputs: Result<_, _> =
             job.stage.kind.products().iter().map(|product| write(job, *product, &text)).collect();
@@ -158,6 +161,17 @@ impl StageRunner for FakeRunner {
         let n_rows_reused = self.knowing.get(name).map_or(0, |count| count.rows_known);
         Ok(Produced { outputs: outputs?, metrics, n_rows_reused, ..Produced::default() })
     }
+}
+
+/// Reads an output of another stage whole, as stages do.
+fn read(job: &Job<'_>, input: &JobInput) -> Result<(), StageFailure> {
+    if let Given::Output { output, .. } = &input.given {
+        match output.artifact {
+            Artifact::Table(_) => drop(job.store.read_table(output)?),
+            Artifact::Checkpoint(_) => drop(job.store.checkpoint_path(output)?),
+        }
+    }
+    Ok(())
 }
 
 fn write(job: &Job<'_>, product: Product, text: &str) -> Result<Output, StageFailure> {
@@ -244,7 +258,7 @@ impl Workshop {
         };
         self.with_engine(text, runner, |engine| {
             let targets = targets.iter().map(|name| (*name).to_owned()).collect();
-            let options = RunOptions { targets, cpu_slots: 2 };
+            let options = RunOptions { targets, ..RunOptions::default() };
             let report = engine.run(&options, &AtomicBool::new(false), &watch).map_err(|error| error.to_string())?;
             let mut told = String::new();
             for stage in &report.stages {
@@ -290,6 +304,19 @@ impl Workshop {
         })
     }
 
+    /// Flips a byte in what a stage has made.
+    pub fn damage(&self, record: &Record) {
+        let (root, hex) = (self.folder.path().join(".sluice"), record.outputs[0].artifact.content().to_string());
+        let file = match record.outputs[0].artifact {
+            Artifact::Table(_) => root.join("objects").join(&hex[..2]).join(&hex[2..]),
+            Artifact::Checkpoint(_) => root.join("checkpoints").join(&hex).join("weights"),
+        };
+        let mut bytes = fs::read(&file).expect("an artifact");
+        bytes[8] ^= 1;
+        fs::remove_file(&file).expect("an artifact");
+        fs::write(&file, bytes).expect("a damaged artifact");
+    }
+
     /// The record a stage has now.
     pub fn record(&self, text: &str, stage: &str) -> Record {
         self.with_engine(text, &FakeRunner::default(), |engine| {
@@ -302,11 +329,14 @@ impl Workshop {
     }
 }
 
-/// Short digests as `*`: they change whenever a kind gets a parameter, and these tests are about other things.
+/// Short digests and files of the store as `*`: they change whenever a kind gets a parameter, and these tests are about
+/// other things.
 fn without_digests(text: &str) -> String {
     let is_digest = |word: &str| word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
+    let is_file = |word: &str| word.contains("/objects/") || word.contains("/checkpoints/");
     let masked = |line: &str| {
-        let words: Vec<&str> = line.split(' ').map(|word| if is_digest(word) { "*" } else { word }).collect();
+        let mask = |word| if is_digest(word) || is_file(word) { "*" } else { word };
+        let words: Vec<&str> = line.split(' ').map(mask).collect();
         words.join(" ")
     };
     text.split('\n').map(masked).collect::<Vec<_>>().join("\n")

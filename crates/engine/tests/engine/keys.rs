@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use sluice_engine::{KEY_SCHEMA, LeafChange, PlanState, Reason, RunOptions, derive_key};
 use sluice_spec::{Leaf, Location, Options, Pipeline, Source, Span, parse};
-use sluice_store::{LeafValue, Outcome, RecordDraft, RunManifest, RunStage, StageKey};
+use sluice_store::{LeafValue, Outcome, RUN_SCHEMA_VERSION, RecordDraft, RunManifest, RunStage, StageKey};
 
 use crate::fake::{FakeRunner, Workshop};
 use forms::{AROUND, EVALUATE, FORMS, Form, INGEST, OBJECTIVES, ONLY_WORD, PAIR, SAMPLE, SCORE, SQL, TRAIN, TWEAKS};
@@ -433,10 +433,13 @@ fn plant(shop: &Workshop, leaves: Vec<sluice_store::Leaf>) {
     attempt.commit(RecordDraft { leaves, ..RecordDraft::default() }).expect("a record");
     let stage = RunStage { name: "stage".to_owned(), kind: String::new(), outcome: Outcome::Ran, key: Some(key) };
     let manifest = |run| RunManifest {
-        schema_version: 1,
+        schema_version: RUN_SCHEMA_VERSION,
         run,
         pipeline: "p".to_owned(),
         profile: None,
+        program: None,
+        set: Vec::new(),
+        targets: Vec::new(),
         started_unix_ms: 0,
         seconds: 0.0,
         outcome: Outcome::Ran,
@@ -452,7 +455,7 @@ fn what_changes_no_result_changes_no_key() {
     let (shop, elsewhere, runner) = (Workshop::new(), Workshop::new(), FakeRunner::default());
     let key_in = |shop: &Workshop, text: &str, cpu_slots: usize| {
         shop.with_options(text, &Options::default(), &runner, |engine| {
-            let options = RunOptions { targets: vec!["stage".to_owned()], cpu_slots };
+            let options = RunOptions { targets: vec!["stage".to_owned()], cpu_slots, ..RunOptions::default() };
             let report = engine.run(&options, &Default::default(), &|_| {}).expect("a run");
             report.stage("stage").and_then(|stage| stage.key).expect("a key")
         })
