@@ -8,7 +8,7 @@ use std::time::Instant;
 use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, RowCount, StageFailure, StageRunner};
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
 use sluice_lm::config::Config;
-use sluice_spec::{Location, Pipeline, Source, Stage};
+use sluice_spec::{KindName, Location, Pipeline, Source, Stage};
 use sluice_sql::SqlError;
 use sluice_stages::answers::AnswerError;
 use sluice_stages::score::JudgeError;
@@ -31,6 +31,9 @@ pub struct Wire {
 
 /// How the folder of a checkpoint is found.
 type CheckpointAt = fn(&Store, &Output) -> Result<PathBuf, StoreError>;
+
+/// What the log-probs of a reference model are counted as.
+const REFERENCE_ROWS: &str = "reference rows";
 
 /// The files of a folder that describe a model without weights.
 const CONFIG_FILES: [&str; 6] = [
@@ -199,7 +202,8 @@ impl StageRunner for Wire {
         let inputs = self.stage_inputs(inputs, Store::checkpoint_place)?;
         let reading = Reading { store: &self.store, inputs: &inputs, device: self.device };
         let count = sluice_stages::count_rows(&stage.kind, reading).map_err(StageFailure::of)?;
-        Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known, unit: "rows" }))
+        let unit = if stage.kind.name() == KindName::Train { REFERENCE_ROWS } else { "rows" };
+        Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known, unit }))
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
@@ -234,6 +238,7 @@ fn engine_progress(progress: sluice_stages::Progress) -> Progress {
         unit: match unit {
             Unit::Rows => "rows",
             Unit::Steps => "steps",
+            Unit::ReferenceRows => REFERENCE_ROWS,
         },
         n_tokens: (n_tokens > 0).then_some(n_tokens),
         loss: loss.map(f64::from),

@@ -83,6 +83,9 @@ impl fmt::Display for PlanState {
             Self::Partial { reason, count: RowCount { rows, rows_known, unit: "steps" }, .. } => {
                 write!(f, "resumes at step {rows_known}/{rows}; {reason}")
             }
+            Self::Partial { reason, count: RowCount { rows, rows_known, unit: unit @ "reference rows" }, .. } => {
+                write!(f, "{rows_known}/{rows} {unit} known; {reason}")
+            }
             Self::Run { reason, .. } | Self::Partial { reason, .. } => write!(f, "{reason}"),
             Self::Pending { upstream, changes } if changes.is_empty() => {
                 write!(f, "waits for {}", names(upstream).join(", "))

@@ -37,7 +37,8 @@ pub struct RowCount {
     pub rows: u64,
     /// Those that need not be made.
     pub rows_known: u64,
-    /// What is counted: `rows`, or `steps` of a computation that was stopped.
+    /// What is counted: `rows`; `reference rows`, which a training computes before its first step; or `steps` of a
+    /// computation that was stopped.
     pub unit: &'static str,
 }
 

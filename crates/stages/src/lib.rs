@@ -106,6 +106,8 @@ pub struct Progress {
 pub enum Unit {
     Rows,
     Steps,
+    /// Log-probs of the reference model, before the first step.
+    ReferenceRows,
 }
 
 /// What a stage has made.
@@ -165,7 +167,8 @@ pub fn count_rows(kind: &Kind, reading: Reading<'_>) -> Result<Option<RowCount>,
         Kind::Sample(params) => sample::count_rows(params, reading).map(Some),
         Kind::Score(params) => score::count_rows(params, reading).map(Some),
         Kind::Evaluate(params) => evaluate::count_rows(params, reading).map(Some),
-        Kind::Ingest(_) | Kind::Pair(_) | Kind::Train(_) | Kind::Sql(_) => Ok(None),
+        Kind::Train(params) => train::count_rows(params, reading),
+        Kind::Ingest(_) | Kind::Pair(_) | Kind::Sql(_) => Ok(None),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The identity of a single row of `responses` or `scores`, and the seed a response is drawn from.
+//! The identity of a single row: of `responses`, of `scores`, of the log-probs of a reference model; and the seed a
+//! response is drawn from.
 //!
 //! Owns the encodings. They depend on what a row is made from and on nothing else of its table, so that neither the order
 //! of rows nor their number changes one.
@@ -6,6 +7,7 @@
 use blake3::Hasher;
 use sluice_spec::stage::sample::{self, Decoding};
 use sluice_spec::stage::score::{self, HeadDtype};
+use sluice_spec::stage::train::Tokens;
 use sluice_spec::{LeafSink, LeafValue, Span};
 use sluice_store::{ModelDigest, RowKey, RowScope};
 
@@ -14,6 +16,7 @@ use crate::Device;
 /// Each changes when its encoding below does, so that old keys match nothing new.
 const ANSWER_CONTEXT: &str = "sluice response row key v1";
 const SCORE_CONTEXT: &str = "sluice score row key v1";
+const REFERENCE_CONTEXT: &str = "sluice reference log-prob row key v1";
 const SCOPE_CONTEXT: &str = "sluice row scope v1";
 const SEED_CONTEXT: &str = "sluice response row seed v1";
 
@@ -70,6 +73,56 @@ impl ScoreKeys {
     /// Where rows with these keys are kept.
     pub fn scope(&self, device: Device) -> RowScope {
         scope(&self.shared, device)
+    }
+}
+
+/// The keys of reference log-probs: BLAKE3 over how texts become tokens, the reference model, prompt, chosen, rejected;
+/// and for a mismatched response all that of the pair and of the one whose response it is.
+pub struct ReferenceKeys {
+    /// Has read all that the rows share.
+    shared: Hasher,
+}
+
+/// The texts of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairTexts<'a> {
+    pub prompt: &'a str,
+    pub chosen: &'a str,
+    pub rejected: &'a str,
+}
+
+impl ReferenceKeys {
+    /// `drawn_from` is the seed of a reference model whose weights are not stored but drawn.
+    pub fn new(tokens: &Tokens, reference: ModelDigest, drawn_from: Option<u64>) -> Self {
+        let mut encoding = Encoding(Hasher::new_derive_key(REFERENCE_CONTEXT));
+        tokens.leaves(&mut encoding);
+        encoding.0.update(reference.as_bytes());
+        encoding.value(&drawn_from.map_or(LeafValue::Null, |seed| LeafValue::Int(seed as i64)));
+        Self { shared: encoding.0 }
+    }
+
+    /// The key of the log-probs of a pair.
+    pub fn pair(&self, pair: PairTexts<'_>) -> RowKey {
+        self.key(&[pair])
+    }
+
+    /// The key of the log-prob of the next pair's chosen response after this pair's prompt.
+    pub fn mismatched(&self, pair: PairTexts<'_>, next: PairTexts<'_>) -> RowKey {
+        self.key(&[pair, next])
+    }
+
+    /// Where rows with these keys are kept.
+    pub fn scope(&self, device: Device) -> RowScope {
+        scope(&self.shared, device)
+    }
+
+    fn key(&self, pairs: &[PairTexts<'_>]) -> RowKey {
+        let mut encoding = Encoding(self.shared.clone());
+        encoding.0.update(&(pairs.len() as u64).to_le_bytes());
+        for PairTexts { prompt, chosen, rejected } in pairs {
+            [prompt, chosen, rejected].into_iter().for_each(|text| encoding.text(text));
+        }
+        RowKey::from_bytes(encoding.finish())
     }
 }
 
@@ -165,6 +218,48 @@ mod tests {
             seed 8569601322214269821
         "#]]
         .assert_eq(&told);
+    }
+
+    #[test]
+    fn reference_keys_differ_by_each_part() {
+        let text = "version: 1\nmodels: { p: p }\nstages:
+  r: { sample: { prompts: q, model: p } }\n  q: { ingest: { from: a } }\n  s: { score: { responses: r, model: p } }
+  pairs: { pair: { scores: s } }
+  t: { train: { pairs: pairs, model: p, objective: { dpo: {} }, learning_rate: 1 } }";
+        let tokens = |set: &[&str]| {
+            let set = set.iter().map(|set| format!("stages.t.train.{set}")).collect();
+            let pipeline = sluice_spec::parse("p.yaml", text, &sluice_spec::Options { profile: None, set });
+            let stages = pipeline.expect("a pipeline").stages;
+            let tokens = stages.into_iter().find_map(|stage| match stage.kind {
+                sluice_spec::stage::Kind::Train(train) => Some(train.tokens),
+                _ => None,
+            });
+            tokens.expect("a training")
+        };
+        let (one, other) = (ModelDigest::from_bytes([1; 32]), ModelDigest::from_bytes([2; 32]));
+        let pair = PairTexts { prompt: "p", chosen: "c", rejected: "r" };
+        let key = |set: &[&str], digest, seed| ReferenceKeys::new(&tokens(set), digest, seed).pair(pair);
+        let keys = ReferenceKeys::new(&tokens(&[]), one, None);
+        let mut all = vec![
+            keys.pair(pair),
+            keys.pair(PairTexts { prompt: "pc", chosen: "", ..pair }),
+            keys.pair(PairTexts { rejected: "", ..pair }),
+            keys.mismatched(pair, pair),
+            key(&["max_length=100"], one, None),
+            key(&["max_prompt_length=100"], one, None),
+            key(&["truncation=reference"], one, None),
+            key(&["prompt_keep=start"], one, None),
+            key(&["response_header=response"], one, None),
+            key(&[], other, None),
+            key(&[], one, Some(0)),
+            key(&[], one, Some(1)),
+        ];
+        // What the pair is trained with is no part of it.
+        assert_eq!(key(&["learning_rate=2", "epochs=3", "batch_size=7"], one, None), all[0]);
+        let n = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), n);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod fit;
 mod grown;
 mod policy;
 mod recipe;
+mod reference;
 mod reward;
 mod save;
 mod saves;
@@ -23,6 +24,7 @@ use sluice_train::trainer::TrainError;
 
 use crate::{Produced, StageContext, StageError};
 use fit::Fitted;
+pub use reference::count_rows;
 use start::Start;
 
 /// Why nothing was trained.
@@ -55,6 +57,8 @@ pub enum TrainStageError {
     TooLong { row: String, n_tokens: usize, max: usize, what: &'static str },
     #[error("cut examples to length")]
     Limits { source: BatchError },
+    #[error("the reference log-probs that were kept do not fit the pairs; remove the folder `rows` of the store")]
+    KeptReference,
     #[error("take up the examples")]
     Task { source: TaskError },
     #[error("train")]
@@ -71,11 +75,12 @@ pub fn run(params: &Train, context: &StageContext<'_>) -> Result<Produced, Stage
         Objective::Reward(objective) => reward::train(objective, params, &start, context)?,
         _ => policy::train(params, &start, context)?,
     };
-    let Fitted { checkpoint, steps, metrics, n_resumed } = fitted;
+    let Fitted { checkpoint, steps, metrics, n_resumed, n_reused } = fitted;
     let steps = context.write_table(Steps::NAME, Steps::schema(), [Ok(steps)])?;
     let mut produced = Produced::new(vec![checkpoint, steps]);
     produced.metrics = metrics;
     produced.n_steps_resumed = n_resumed as u64;
+    produced.n_rows_reused = n_reused;
     produced.facts.insert("base_digest".to_owned(), start.digest.to_string());
     Ok(produced)
 }

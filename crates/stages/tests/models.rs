@@ -2,6 +2,8 @@
 
 #[path = "models/bench.rs"]
 mod bench;
+#[path = "models/reference.rs"]
+mod reference;
 #[path = "models/resumed.rs"]
 mod resumed;
 #[path = "models/rows.rs"]
@@ -44,14 +46,16 @@ fn run(bench: &mut Bench, stage: &str, set: &[&str]) -> Produced {
     bench.run(stage, set).unwrap_or_else(|error| panic!("{stage}: {}", chain(&error, bench)))
 }
 
+/// Prompt, chosen, rejected.
+type PairTexts = (&'static str, &'static str, &'static str);
+
+const PAIRS: [PairTexts; 3] =
+    [("What is 2 + 3?", "It is 5.", "Six?"), ("Say one word.", "Train.", "Two numbers."), ("Who?", "Tom.", "The tea.")];
+
 /// Plants the pairs that chosen and rejected texts make, answered by the policy of this digest.
-fn plant_pairs(bench: &mut Bench, policy_digest: &str) {
+fn plant_pairs(bench: &mut Bench, policy_digest: &str, pairs: &[PairTexts]) {
     let mut builder = PairsBuilder::new();
-    for (prompt, chosen, rejected) in [
-        ("What is 2 + 3?", "It is 5.", "Six?"),
-        ("Say one word.", "Train.", "Two numbers."),
-        ("Who?", "Tom.", "The tea."),
-    ] {
+    for (prompt, chosen, rejected) in pairs {
         builder.push(PairRow {
             pair_id: "",
             prompt_id: &PromptId::of(prompt).to_string(),
@@ -77,7 +81,7 @@ fn plant_pairs(bench: &mut Bench, policy_digest: &str) {
 
 fn plant_own_pairs(bench: &mut Bench) {
     let digest = bench.digest("gemma2-tiny").expect("a fixture").to_string();
-    plant_pairs(bench, &digest);
+    plant_pairs(bench, &digest, &PAIRS);
 }
 
 /// (prompt, sample index, tokens, key) of each response.
@@ -589,7 +593,7 @@ fn rows_that_cannot_be_trained_on() {
 #[test]
 fn pairs_of_another_policy() {
     let mut bench = Bench::new();
-    plant_pairs(&mut bench, &"ab".repeat(32));
+    plant_pairs(&mut bench, &"ab".repeat(32), &PAIRS);
     check_fault(
         &mut bench,
         "tuned",

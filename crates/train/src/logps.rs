@@ -62,6 +62,30 @@ pub fn sequence_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor
     Tensor::zeros([sequences.len()], &device).select_assign(0, owners_m, logps_m, IndexingUpdateOp::Add)
 }
 
+/// Log-prob sums of sequences, without a tape, in batches of at most `max_tokens` tokens. The sequences of one row are in
+/// one batch; `on_batch` is told the rows of each batch and their sums when it is done.
+///
+/// `None` when `cancel` was set before the end.
+pub fn logps_by_row<M: CausalLm>(
+    model: &M,
+    rows: &[Vec<&Sequence>],
+    max_tokens: usize,
+    cancel: &AtomicBool,
+    on_batch: &mut dyn FnMut(&[usize], Vec<Vec<f64>>),
+) -> Option<()> {
+    let n_tokens = |row: usize| rows[row].iter().map(|sequence| sequence.n_tokens()).sum();
+    for batch in micro_batches(&by_length(rows.len(), &n_tokens), &n_tokens, max_tokens) {
+        if cancel.load(Ordering::Relaxed) {
+            return None;
+        }
+        let picked: Vec<&Sequence> = batch.iter().flat_map(|&row| rows[row].iter().copied()).collect();
+        let mut sums = floats(sequence_logps(model, &picked)).into_iter();
+        let of_rows = batch.iter().map(|&row| sums.by_ref().take(rows[row].len()).collect()).collect();
+        on_batch(&batch, of_rows);
+    }
+    Some(())
+}
+
 /// Log-prob sums of each sequence, without a tape, in batches of at most `max_tokens` tokens.
 ///
 /// `None` when `cancel` was set before the end.
@@ -71,21 +95,17 @@ pub fn all_sequence_logps<M: CausalLm>(
     max_tokens: usize,
     cancel: &AtomicBool,
 ) -> Option<Vec<f64>> {
-    let n_tokens = |row: usize| sequences[row].n_tokens();
+    let rows: Vec<Vec<&Sequence>> = sequences.iter().map(|sequence| vec![*sequence]).collect();
     let mut sums = vec![0.0; sequences.len()];
-    for rows in micro_batches(&by_length(sequences.len(), &n_tokens), &n_tokens, max_tokens) {
-        if cancel.load(Ordering::Relaxed) {
-            return None;
+    logps_by_row(model, &rows, max_tokens, cancel, &mut |batch, of_rows| {
+        for (row, of_row) in batch.iter().zip(of_rows) {
+            sums[*row] = of_row[0];
         }
-        let picked: Vec<&Sequence> = rows.iter().map(|&row| sequences[row]).collect();
-        for (row, sum) in rows.into_iter().zip(floats(sequence_logps(model, &picked))) {
-            sums[row] = sum;
-        }
-    }
+    })?;
     Some(sums)
 }
 
-/// Log-prob sums of chosen and rejected of each pair, nats, without a tape: what DPO wants of its reference model.
+/// Log-prob sums of chosen and rejected of each pair, nats, without a tape.
 ///
 /// `None` when `cancel` was set before the end.
 pub fn pair_logps<M: CausalLm>(

@@ -4,13 +4,15 @@
 //! sum to the loss of the whole batch.
 
 mod pairs;
+mod reference;
 mod reward;
 mod sft;
 
 use burn::tensor::Tensor;
 use thiserror::Error;
 
-pub use pairs::{PairTask, PairTotals, ReferenceLogps, reference_logps};
+pub use pairs::{PairTask, PairTotals};
+pub use reference::{Mismatched, ReferenceLogps, ReferenceQuestions, reference_logps};
 pub use reward::{RewardRow, RewardTask, RewardTotals, RewardWeights};
 pub use sft::SftTask;
 

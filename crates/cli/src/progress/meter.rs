@@ -32,6 +32,10 @@ pub struct Reading {
 impl Meter {
     /// Takes what the stage tells.
     pub fn record(&mut self, now: Instant, progress: Progress) {
+        // Before its steps a training may count other things.
+        if self.samples.back().is_some_and(|(_, last)| last.unit != progress.unit) {
+            self.samples.clear();
+        }
         // The oldest sample outside of the window is kept: it is where the window begins.
         while self.samples.get(1).is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.samples.pop_front();
@@ -113,6 +117,13 @@ mod tests {
             (2000, rows(600, Some(1200), Some(18_000))),
         ];
         check(&even, 2000, expect!["600/1,200 rows  300 rows/s  9000 tokens/s  2.0 s left"]);
+        // What was counted before is no step.
+        let steps = |done| Progress { done, total: Some(20), unit: "steps", n_tokens: None, loss: None };
+        check(
+            &[(0, rows(0, Some(9000), None)), (1000, rows(9000, Some(9000), None)), (2000, steps(0)), (4000, steps(8))],
+            4000,
+            expect!["8/20 steps  4.0 steps/s  3.0 s left"],
+        );
         // A first minute of loading does not count once it is out of the window.
         let late = [
             (0, rows(0, Some(100), None)),

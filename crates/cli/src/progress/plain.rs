@@ -90,8 +90,9 @@ impl State {
                 self.running.remove(stage);
                 let noun = if self.trainers.contains(stage) { "step" } else { "row" };
                 let rows = rows.map(|n| format!("{} in ", counted(n, noun))).unwrap_or_default();
+                let what = if self.trainers.contains(stage) { "reference row" } else { "row" };
                 let reused =
-                    if *rows_reused > 0 { format!(", {} reused", counted(*rows_reused, "row")) } else { String::new() };
+                    if *rows_reused > 0 { format!(", {} reused", counted(*rows_reused, what)) } else { String::new() };
                 (stage, paint.ink(Ink::Good, format!("done: {rows}{}{reused}", seconds(*took))))
             }
             Event::StageFailed { stage, error, causes } => {

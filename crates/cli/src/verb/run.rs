@@ -147,7 +147,11 @@ fn note(stage: &StageReport, end: End) -> String {
     };
     if record.n_rows_reused > 0 && end == End::Partial {
         // An evaluation has a row for every two answers.
-        let what = if stage.kind == "evaluate" { "answer" } else { "row" };
+        let what = match stage.kind {
+            "evaluate" => "answer",
+            "train" => "reference row",
+            _ => "row",
+        };
         parts.push(format!("{} reused", counted(record.n_rows_reused, what)));
     }
     let is_train = stage.kind == "train";

@@ -244,7 +244,8 @@ impl Passes {
 }
 
 impl Tokens {
-    fn leaves(&self, sink: &mut dyn LeafSink) {
+    /// What decides the tokens of a text, beside the model's own tokenizer and template.
+    pub fn leaves(&self, sink: &mut dyn LeafSink) {
         let Tokens { max_length, max_prompt_length, truncation, prompt_keep, response_header } = self;
         emit(sink, "max_length", max_length);
         emit(sink, "max_prompt_length", max_prompt_length);

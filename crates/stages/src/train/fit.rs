@@ -31,6 +31,8 @@ pub struct Fitted {
     pub metrics: BTreeMap<String, f64>,
     /// Steps that an earlier run took.
     pub n_resumed: usize,
+    /// Reference log-probs that earlier runs computed.
+    pub n_reused: u64,
 }
 
 /// A model about to be trained.
@@ -90,7 +92,7 @@ impl Run<'_> {
         };
         let checkpoint = save(&mut trainer.model, self.config, &self.start.checkpoint, &lineage, self.context)?;
         let metrics = metrics(&steps, task.n_rows());
-        Ok(Fitted { checkpoint, steps: table(&steps), metrics, n_resumed })
+        Ok(Fitted { checkpoint, steps: table(&steps), metrics, n_resumed, n_reused: 0 })
     }
 }
 

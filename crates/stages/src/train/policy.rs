@@ -8,12 +8,13 @@ use sluice_spec::stage::train::{Examples, OffPolicy, Train};
 use sluice_store::{ModelDigest, Output};
 use sluice_table::{Pairs, Prompts};
 use sluice_train::batch::{Sequence, TokenPair};
-use sluice_train::task::{PairTask, SftTask, reference_logps};
+use sluice_train::task::{PairTask, SftTask};
 
 use super::TrainStageError;
 use super::examples::{ExampleEncoder, train_rows};
 use super::fit::{Fitted, Run};
 use super::recipe::preference;
+use super::reference::reference;
 use super::start::Start;
 use crate::prompts::views;
 use crate::{StageContext, StageError};
@@ -35,15 +36,12 @@ fn on_pairs(params: &Train, start: &Start, table: &TableRef, context: &StageCont
     let objective = preference(&params.objective)
         .ok_or(StageError::WrongInput { role: "pairs".to_owned(), expected: "what this objective learns from" })?;
     let max_tokens = params.passes.micro_batch_tokens.get() as usize;
-    let reference = if objective.reads_reference() {
-        reference_logps(&model, &pairs, &objective, max_tokens, context.cancel).ok_or(StageError::Cancelled)?
-    } else {
-        Vec::new()
-    };
+    let (reference, count) = reference(params, start, &model, &objective, &tables, &pairs, context)?;
     let task =
         PairTask::new(&objective, &pairs, &reference, max_tokens).map_err(|source| TrainStageError::Task { source })?;
     let examples = described(table, context.output("pairs")?);
-    Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)
+    let fitted = Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)?;
+    Ok(Fitted { n_reused: count.n_known, ..fitted })
 }
 
 fn on_rows(params: &Train, start: &Start, table: &TableRef, context: &StageContext<'_>) -> Result<Fitted, StageError> {

@@ -69,7 +69,7 @@ impl<'a> Saves<'a> {
         }
         let (n_saved, n_steps) = (self.n_saved, self.n_steps);
         self.context.note(match n_saved {
-            0 => "no step is saved: the next run begins anew".to_owned(),
+            0 => "no step is saved: the next run begins with the first".to_owned(),
             _ => format!("saved at step {n_saved} of {n_steps}: the next run goes on from there"),
         });
     }

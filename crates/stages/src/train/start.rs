@@ -6,7 +6,7 @@ use sluice_lm::config::ModelConfig;
 use sluice_lm::model::{CausalModel, LoadError, causal_from, load_causal};
 use sluice_lm::weights::FreshWeights;
 use sluice_spec::stage::ModelRef;
-use sluice_spec::stage::train::{self, Train};
+use sluice_spec::stage::train::{self, Tokens, Train};
 use sluice_store::ModelDigest;
 
 use crate::model::{ModelError, device};
@@ -50,6 +50,11 @@ impl Start {
             load_causal(&self.checkpoint, &self.device)
         };
         Ok(model.map_err(loading)?)
+    }
+
+    /// Tokens an example has at most.
+    pub fn longest(&self, tokens: &Tokens) -> usize {
+        (tokens.max_length.get() as usize).min(self.checkpoint.config.model.max_position_embeddings())
     }
 
     /// Weights drawn from the stage's seed.

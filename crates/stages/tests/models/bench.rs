@@ -12,7 +12,9 @@ use arrow::array::RecordBatch;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_spec::stage::{Kind, Source};
 use sluice_spec::{Location, Options, Pipeline};
-use sluice_stages::{Device, InputData, Produced, Progress, Reading, RowCount, StageContext, StageError, StageInput};
+use sluice_stages::{
+    Device, InputData, Produced, Progress, Reading, RowCount, StageContext, StageError, StageInput, Unit,
+};
 use sluice_store::{Artifact, ModelDigest, Output, RecordDraft, StageKey, Store};
 use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split};
 use tempfile::TempDir;
@@ -49,6 +51,8 @@ pub struct Bench {
     pub key: Option<StageKey>,
     /// Stop a stage when so many of its rows are done.
     pub stop_at: Option<u64>,
+    /// Count only these, where a stage has several things to count.
+    pub stop_in: Option<Unit>,
     /// What stages told.
     pub notices: RefCell<Vec<String>>,
 }
@@ -61,7 +65,16 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(folder.path().join(".sluice")).expect("a new store");
-        Self { folder, store, made: BTreeMap::new(), n_keys: 0, key: None, stop_at: None, notices: RefCell::default() }
+        Self {
+            folder,
+            store,
+            made: BTreeMap::new(),
+            n_keys: 0,
+            key: None,
+            stop_at: None,
+            stop_in: None,
+            notices: RefCell::default(),
+        }
     }
 
     /// Copies a fixture's model folder to `name`, so that a test may damage it.
@@ -135,7 +148,8 @@ impl Bench {
         let attempt = self.store.begin(key).expect("an attempt");
         let cancel = AtomicBool::new(false);
         let progress = |progress: Progress| {
-            if self.stop_at.is_some_and(|stop| progress.done >= stop) {
+            let is_counted = self.stop_in.is_none_or(|unit| unit == progress.unit);
+            if is_counted && self.stop_at.is_some_and(|stop| progress.done >= stop) {
                 cancel.store(true, Ordering::Relaxed);
             }
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
-use sluice_stages::{Produced, StageError};
+use sluice_stages::{Produced, StageError, Unit};
 use sluice_store::{HowFar, StageKey, Store};
 
 use crate::bench::{Bench, chain};
@@ -46,7 +46,7 @@ impl Training {
 
     /// Runs it until so many steps are done, and asks it to stop then.
     fn stop(&self, bench: &mut Bench, at: u64) {
-        bench.stop_at = Some(at);
+        (bench.stop_at, bench.stop_in) = (Some(at), Some(Unit::Steps));
         assert!(matches!(self.run(bench), Err(StageError::Cancelled)), "{} at {at}", self.stage);
     }
 }
@@ -134,7 +134,7 @@ fn a_training_that_saves_nothing_begins_anew() {
     let training = Training::of("tuned", &["epochs=6", "checkpoint=never"]);
     let mut bench = training.bench();
     training.stop(&mut bench, 3);
-    expect!["no step is saved: the next run begins anew"].assert_eq(&told(&bench));
+    expect!["no step is saved: the next run begins with the first"].assert_eq(&told(&bench));
     assert!(!resume_folder(&bench).exists());
     assert_eq!(training.finish(&mut bench).n_steps_resumed, 0);
 }

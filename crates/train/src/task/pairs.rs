@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use sluice_lm::causal::CausalLm;
 
-use super::{Share, Task, TaskError};
+use super::{Mismatched, ReferenceLogps, Share, Task, TaskError};
 use crate::batch::{Sequence, TokenPair};
-use crate::logps::{all_sequence_logps, floats, pair_logps, sequence_logps};
+use crate::logps::{all_sequence_logps, floats, sequence_logps};
 use crate::metrics::PairTally;
 use crate::objective::{BatchTotals, Kto, Objective, PairFacts, PairStats, ReferenceSums};
 
@@ -19,46 +19,15 @@ pub struct PairTask<'a> {
     objective: &'a Objective,
     pairs: &'a [TokenPair],
     facts: Vec<PairFacts>,
-    /// Mismatched sequences with their reference log-prob sums, where the objective estimates a KL.
-    mismatched: Vec<(Sequence, f64)>,
+    /// Where the objective estimates a KL.
+    mismatched: Vec<Mismatched>,
     micro_batch_tokens: usize,
-}
-
-/// Log-prob sums of a pair under the reference model, nats.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ReferenceLogps {
-    pub chosen: f64,
-    pub rejected: f64,
-    /// Of the next pair's chosen response after this pair's prompt; only KTO asks for it.
-    pub mismatched: Option<f64>,
 }
 
 /// What the whole batch knows: its sizes, and the KL estimate where the objective reads one.
 pub struct PairTotals {
     batch: BatchTotals,
     kl: f64,
-}
-
-/// The reference log-probs an objective needs of each pair, computed once before training.
-///
-/// `None` when `cancel` was set before the end.
-pub fn reference_logps<M: CausalLm>(
-    model: &M,
-    pairs: &[TokenPair],
-    objective: &Objective,
-    max_tokens: usize,
-    cancel: &AtomicBool,
-) -> Option<Vec<ReferenceLogps>> {
-    let sums = pair_logps(model, pairs, max_tokens, cancel)?;
-    let mismatched = if objective.reads_kl() {
-        let sequences = mismatched_sequences(pairs);
-        let sequences: Vec<&Sequence> = sequences.iter().collect();
-        all_sequence_logps(model, &sequences, max_tokens, cancel)?.into_iter().map(Some).collect()
-    } else {
-        vec![None; pairs.len()]
-    };
-    let joined = sums.into_iter().zip(mismatched);
-    Some(joined.map(|((chosen, rejected), mismatched)| ReferenceLogps { chosen, rejected, mismatched }).collect())
 }
 
 impl<'a> PairTask<'a> {
@@ -91,10 +60,10 @@ impl<'a> PairTask<'a> {
             })
             .collect();
         let mismatched = if objective.reads_kl() {
-            let sums = reference.iter().enumerate().map(|(row, logps)| {
-                logps.mismatched.ok_or(TaskError::NoMismatched { objective: objective.name(), row })
+            let each = reference.iter().enumerate().map(|(row, logps)| {
+                logps.mismatched.clone().ok_or(TaskError::NoMismatched { objective: objective.name(), row })
             });
-            mismatched_sequences(pairs).into_iter().zip(sums.collect::<Result<Vec<_>, _>>()?).collect()
+            each.collect::<Result<_, _>>()?
         } else {
             Vec::new()
         };
@@ -104,7 +73,7 @@ impl<'a> PairTask<'a> {
     /// `max(0, mean log-ratio)` over the mismatched sequences of a batch.
     fn kl<M: CausalLm>(&self, model: &M, rows: &[usize]) -> f64 {
         let (sequences, reference): (Vec<&Sequence>, Vec<f64>) =
-            rows.iter().map(|&row| (&self.mismatched[row].0, self.mismatched[row].1)).unzip();
+            rows.iter().map(|&row| (&self.mismatched[row].sequence, self.mismatched[row].logp)).unzip();
         let never = AtomicBool::new(false);
         let policy = all_sequence_logps(model, &sequences, self.micro_batch_tokens, &never);
         policy.map_or(0.0, |policy| Kto::kl(&policy, &reference))
@@ -159,21 +128,6 @@ impl PairTask<'_> {
     }
 }
 
-/// Each pair's prompt with the chosen response of the next pair, no longer than the longest sequence there is.
-fn mismatched_sequences(pairs: &[TokenPair]) -> Vec<Sequence> {
-    let longest = pairs.iter().map(|pair| pair.chosen.n_tokens().max(pair.rejected.n_tokens())).max().unwrap_or(0);
-    let shifted = pairs.iter().cycle().skip(1);
-    pairs
-        .iter()
-        .zip(shifted)
-        .map(|(pair, next)| {
-            let (prompt, response) = (pair.chosen.prompt(), next.chosen.response());
-            let room = longest.saturating_sub(prompt.len()).max(1);
-            Sequence::new(prompt, &response[..response.len().min(room)])
-        })
-        .collect()
-}
-
 /// The reference sums of each pair, `None` throughout where the objective reads none.
 fn checked_reference(
     objective: &Objective,
@@ -192,5 +146,6 @@ fn checked_reference(
     if let Some(row) = reference.iter().position(|logps| !(logps.chosen + logps.rejected).is_finite()) {
         return Err(TaskError::ReferenceNotFinite { row });
     }
-    Ok(reference.iter().map(|logps| Some(ReferenceSums { chosen: logps.chosen, rejected: logps.rejected })).collect())
+    let sums = |logps: &ReferenceLogps| Some(ReferenceSums { chosen: logps.chosen, rejected: logps.rejected });
+    Ok(reference.iter().map(sums).collect())
 }

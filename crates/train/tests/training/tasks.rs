@@ -58,11 +58,13 @@ fn a_batch_does_not_depend_on_its_cut() {
     let pairs = &trajectory::pairs()[..6];
     let never = AtomicBool::new(false);
     for objective in [DPO, KTO, ORPO, CPO, SIMPO_SFT] {
-        let mut reference = reference_logps(&model, pairs, &objective, 500, &never).expect("nobody cancels");
+        let mut reference = reference_logps(&model, pairs, &objective, 64, 500, &never).expect("nobody cancels");
         // A reference that differs from the policy, so that the KL is not clamped at 0.
         for (row, logps) in reference.iter_mut().enumerate() {
             logps.chosen -= row as f64;
-            logps.mismatched = logps.mismatched.map(|logp| logp - 2.0);
+            if let Some(mismatched) = &mut logps.mismatched {
+                mismatched.logp -= 2.0;
+            }
         }
         let task = PairTask::new(&objective, pairs, &reference, 500).expect("the pairs fit the objective");
         check_cut(&model, &task);
@@ -98,7 +100,7 @@ fn training_lowers_the_loss() {
     let pairs = &trajectory::pairs()[..6];
     let never = AtomicBool::new(false);
     for objective in [DPO, KTO, ORPO, CPO, SIMPO_SFT] {
-        let reference = reference_logps(&model, pairs, &objective, 500, &never).expect("nobody cancels");
+        let reference = reference_logps(&model, pairs, &objective, 64, 500, &never).expect("nobody cancels");
         let task = PairTask::new(&objective, pairs, &reference, 500).expect("the pairs fit the objective");
         let (first, last, _) = trained(model.clone(), &task, 1e-3);
         assert!(last.loss < first.loss, "{}: {} then {}", objective.name(), first.loss, last.loss);
@@ -116,7 +118,7 @@ fn dpo_starts_at_ln_2() {
     let (_, model) = fixture::gemma2_tiny();
     let pairs = &trajectory::pairs()[..6];
     let never = AtomicBool::new(false);
-    let reference = reference_logps(&model, pairs, &DPO, 500, &never).expect("nobody cancels");
+    let reference = reference_logps(&model, pairs, &DPO, 64, 500, &never).expect("nobody cancels");
     let task = PairTask::new(&DPO, pairs, &reference, 500).expect("the pairs fit the objective");
     let (first, _, _) = trained(model, &task, 1e-3);
     assert!((first.loss - std::f64::consts::LN_2).abs() < 1e-6);
@@ -167,13 +169,13 @@ fn tasks_that_cannot_be_trained_on_are_refused() {
     check_refusal(
         &DPO,
         &pairs,
-        &[logps, logps],
+        &[logps.clone(), logps.clone()],
         expect!["2 reference log-probs were given for 1 pairs; each pair must have one"],
     );
     check_refusal(
         &DPO,
         &pairs,
-        &[ReferenceLogps { chosen: f64::NAN, ..logps }],
+        &[ReferenceLogps { chosen: f64::NAN, ..logps.clone() }],
         expect!["reference log-probs of pair 0 are not finite"],
     );
     check_refusal(

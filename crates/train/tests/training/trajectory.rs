@@ -86,7 +86,7 @@ fn dpo() {
     let pairs = pairs();
     let objective = Objective::Dpo(Dpo { beta: 0.1, loss: DpoLoss::Sigmoid, label_smoothing: 0.0 });
     let never = AtomicBool::new(false);
-    let reference = reference_logps(&model, &pairs, &objective, 4096, &never).expect("nobody cancels");
+    let reference = reference_logps(&model, &pairs, &objective, 64, 4096, &never).expect("nobody cancels");
     check_reference(&reference);
     let task = PairTask::new(&objective, &pairs, &reference, 4096).expect("each pair has its reference");
     let tolerance = Tolerance {
