@@ -117,7 +117,11 @@ fn prompt_files() {
     check_set(&condition("lenght(prompt) < 5"), 3, &["invalid function 'lenght'; did you mean 'length'?"]);
     check_set(&condition("promt = 'a'"), 3, &["at 1:1: there is no column `promt`; there is `prompt`, `answer`"]);
     check_set(&condition("length(prompt) > 5000"), 3, &["none of 6 rows gives a prompt: 6 do not meet `where`"]);
-    check_set("stages.report.evaluate.split=heldout", 3, &["none of the 6 prompts is in the split `heldout`"]);
+    check_set(
+        "stages.report.evaluate.split=heldout",
+        2,
+        &["stage `report` answers the prompts of `prompts` that are held out, and none is", "--set:1:"],
+    );
 }
 
 #[test]
@@ -153,7 +157,7 @@ fn model_folders() {
     check_run(
         &[config("\"vocab_size\": 512", "\"vocab_size\": 500")],
         2,
-        &["policy/tokenizer.json: has 512 ids, and the embedding has 500 rows; the two must be equal"],
+        &["policy/tokenizer.json: has 512 ids, and the embedding has 500 rows; each id needs a row"],
     );
     check_run(
         &[config("\"vocab_size\": 512", "\"vocab_size\": 600")],
@@ -181,7 +185,7 @@ fn weights() {
     run(Rename(POLICY, UP), 1, "tensor `model.layers.0.mlp.up_proj.weight` is missing; shape [128, 64] is needed");
     run(Add(POLICY), 1, "holds 1 tensor that the model does not have: `surplus`");
     run(Transpose(POLICY, UP), 1, "has shape [64, 128]; [128, 64] is needed");
-    run(NotANumber(POLICY, UP), 1, "tensor `model.layers.0.mlp.up_proj.weight` is NaN at element 7");
+    run(NotANumber(POLICY, UP), 2, "tensor `model.layers.0.mlp.up_proj.weight` is NaN at element 7");
     run(
         Retype(POLICY, UP),
         2,
@@ -195,7 +199,14 @@ fn weights() {
     run(Bytes(POLICY, b"\xff\xff\xff\xff\xff\xff\xff\x7f{}"), 2, "says that its header has 9223372036854775807 bytes");
     run(Write(POLICY, "version https://git-lfs.github.com/spec/v1\n"), 2, "is a text that begins with `version`");
     // A broken reward model is told before anything is sampled.
-    check_run(&[Truncate(REWARD, 700)], 2, &["reward/model.safetensors: says that its header has", "p.yaml:4:11"]);
+    let cut = ["reward/model.safetensors: says that its header has", "p.yaml:4:11", "1 fault in p.yaml"];
+    check_run(&[Truncate(REWARD, 700)], 2, &cut);
+    check(&[Truncate(REWARD, 700)], &["plan", "p.yaml"], 2, &cut);
+    check_run(
+        &[NotANumber(REWARD, "regression_layer.weight")],
+        2,
+        &["reward/model.safetensors: tensor `regression_layer.weight` is NaN at element 7", "p.yaml:4:11"],
+    );
     check_run(
         &[Index("reward", "model-00001-of-00002.safetensors")],
         2,
@@ -217,6 +228,27 @@ fn weights() {
         3,
         &["all 6 prompts dropped: 6 tie; look at the scores, or set `ties: first`"],
     );
+}
+
+/// What a model's files say that is odd and no fault is told once, however many stages read them.
+#[test]
+fn warnings_about_models() {
+    let project = project();
+    project.edit("policy/config.json", "\"vocab_size\": 512", "\"vocab_size\": 512, \"colour\": \"blue\"");
+    let warning = "warning: policy/config.json: `colour`";
+    let said = project.sluice(["run", "p.yaml"]).ended(0);
+    assert_eq!(
+        (said.out.matches(warning).count(), said.err.matches(warning).count()),
+        (1, 1),
+        "{}{}",
+        said.out,
+        said.err
+    );
+    // It stays with the results, and a run with nothing to do does not say it again.
+    let shown = project.sluice(["show", "p.yaml", "responses"]).ended(0).out;
+    assert_eq!(shown.matches(warning).count(), 1, "{shown}");
+    let again = project.sluice(["run", "p.yaml"]).ended(0);
+    assert!(!format!("{}{}", again.out, again.err).contains("warning"));
 }
 
 #[test]

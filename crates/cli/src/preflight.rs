@@ -2,9 +2,12 @@
 //! the stages need. A missing or broken reward model is told now, at its place in the file, and not after an hour of
 //! sampling.
 //!
-//! Reads no rows and no weights; what is wrong with those is found by the stage that uses them.
+//! Reads no rows; what is wrong with those is found by the stage that uses them. Weights are read where the run needs
+//! their digest in any case, once for each change of a folder.
 
-use sluice_engine::StageFailure;
+use std::collections::HashSet;
+
+use sluice_engine::{StageFailure, StageRunner};
 use sluice_lm::checkpoint::HubError;
 use sluice_lm::config::{Config, Head};
 use sluice_spec::stage::{Input, Kind};
@@ -13,15 +16,25 @@ use sluice_spec::{Code, Diagnostic, Diagnostics, Model, Pipeline, Source, Span, 
 use crate::exit::{Exit, Failure};
 use crate::session::Project;
 
+/// How far models are looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Their descriptions: configuration, tokenizer, template, and which tensors there are.
+    Headers,
+    /// Their weights, too, which have to be finite.
+    Weights,
+}
+
 /// Looks for everything outside of the store that the wanted stages read, with all they need; all stages if none is
 /// named.
 ///
 /// # Errors
 /// Everything that is not there or not usable, as faults of the file; `Exit::Remote` if only models of a hub are missing.
-pub fn check(project: &Project, targets: &[String]) -> Result<(), Failure> {
+pub fn check(project: &Project, targets: &[String], depth: Depth) -> Result<(), Failure> {
     let pipeline = project.plan.pipeline();
     let mut faults = Vec::new();
     let mut exit = Exit::Remote;
+    let mut weighed = HashSet::new();
     for stage in wanted(project, targets) {
         for input in stage.kind.inputs() {
             match project.wire.find(pipeline, &input.source) {
@@ -32,7 +45,13 @@ pub fn check(project: &Project, targets: &[String]) -> Result<(), Failure> {
                     let place = model(pipeline, &input.source).map(|model| model.place).or(input.place);
                     faults.push(fault(place, failure.to_string()));
                 }
-                Ok(()) => faults.extend(unusable(project, stage, &input).inspect(|_| exit = Exit::Usage)),
+                Ok(()) => {
+                    // Weights are looked into once, however many stages read them.
+                    let is_new = model(pipeline, &input.source).is_some_and(|model| weighed.insert(&model.name));
+                    let depth = if is_new { depth } else { Depth::Headers };
+                    let fault = unusable(project, stage, &input, depth).inspect(|_| exit = Exit::Usage);
+                    faults.extend(fault.filter(|fault| !faults.contains(fault)));
+                }
             }
         }
     }
@@ -43,17 +62,23 @@ pub fn check(project: &Project, targets: &[String]) -> Result<(), Failure> {
 }
 
 /// What is wrong with a model that is there.
-fn unusable(project: &Project, stage: &Stage, input: &Input) -> Option<Diagnostic> {
+fn unusable(project: &Project, stage: &Stage, input: &Input, depth: Depth) -> Option<Diagnostic> {
     let model = model(project.plan.pipeline(), &input.source)?;
+    // The outermost message only says what was attempted.
+    let broken = |failure: StageFailure| {
+        let causes = failure.causes();
+        let message = if causes.is_empty() { failure.to_string() } else { causes.join(": ") };
+        Some(fault(Some(model.place), message))
+    };
     match project.wire.open_model(&model.location) {
-        // The outermost message only says what was attempted.
-        Err(failure) => {
-            let causes = failure.causes();
-            let message = if causes.is_empty() { failure.to_string() } else { causes.join(": ") };
-            Some(fault(Some(model.place), message))
-        }
+        Err(failure) => broken(failure),
         Ok(config) => {
-            let (found, needed) = misfit(&config, &stage.kind, &input.role)?;
+            let Some((found, needed)) = misfit(&config, &stage.kind, &input.role) else {
+                return match depth {
+                    Depth::Headers => None,
+                    Depth::Weights => project.wire.model_digest(&model.location).err().and_then(broken),
+                };
+            };
             let (name, architecture) = (&model.name, config.architecture());
             let message = format!(
                 "stage `{}`: `{}.{}` is `{name}`, {found} ({architecture}); {needed} is needed",

@@ -189,9 +189,10 @@ impl StageRunner for Wire {
 
     fn model_digest(&self, location: &Location) -> Result<ModelDigest, StageFailure> {
         let folder = self.model_folder(location)?;
-        let compute =
-            |folder: &Path| -> Result<[u8; 32], CheckpointError> { Ok(Checkpoint::open(folder)?.digest()?.0) };
-        match self.store.folder_digest(&folder, "model digest v1", compute) {
+        let compute = |folder: &Path| -> Result<[u8; 32], CheckpointError> {
+            Ok(Checkpoint::open(folder)?.digest_of_finite()?.0)
+        };
+        match self.store.folder_digest(&folder, "model digest v1 of finite weights", compute) {
             Ok(digest) => Ok(ModelDigest::from_bytes(digest)),
             Err(FolderDigestError::Store(error)) => Err(error.into()),
             Err(FolderDigestError::Compute(source)) => Err(StageFailure::of(OutsideError::Model { folder, source })),

@@ -118,7 +118,12 @@ impl Checkpoint {
 
     /// Identity of the model's outputs; reads every weight once. See [`ModelDigest`].
     pub fn digest(&self) -> Result<ModelDigest, CheckpointError> {
-        Ok(ModelDigest::of(self)?)
+        Ok(ModelDigest::of(self, false)?)
+    }
+
+    /// As [`Checkpoint::digest`], and refuses weights that are not finite.
+    pub fn digest_of_finite(&self) -> Result<ModelDigest, CheckpointError> {
+        Ok(ModelDigest::of(self, true)?)
     }
 
     fn assemble(
@@ -131,8 +136,15 @@ impl Checkpoint {
         let config_file = folder.join("config.json");
         let (config, warnings) = Config::parse(&read(&config_file)?, &config_file)?;
         let mut warnings: Vec<_> = warnings.into_iter().map(|warning| (config_file.clone(), warning)).collect();
-        let tokenizer = Tokenizer::load(folder)?;
-        tokenizer.expect_rows(config.model.vocab_size())?;
+        let mut tokenizer = Tokenizer::load(folder)?;
+        let n_spare = tokenizer.expect_rows(config.model.vocab_size())?;
+        if n_spare > 0 {
+            let message = format!(
+                "has {} ids, and the embedding {n_spare} more rows: padding, which has no text should it be sampled",
+                tokenizer.n_ids()
+            );
+            warnings.push((tokenizer.file().to_owned(), Warning { field: "vocab".to_owned(), message }));
+        }
         let generation = read_generation(folder, &config, &mut warnings)?;
         Ok(Self {
             template: read_template(folder, &tokenizer)?,

@@ -19,6 +19,8 @@ pub struct Tokenizer {
     file: PathBuf,
     specials: BTreeMap<String, String>,
     n_ids: usize,
+    /// Rows of the embedding behind the ids: they can be sampled, and have no text.
+    n_spare: usize,
     chat_template: Option<String>,
     digest: blake3::Hash,
 }
@@ -36,7 +38,11 @@ pub enum TokenizerError {
     Special { file: PathBuf, name: String, found: String },
     #[error("{}: `{name}` is `{token}`, which is no token of the vocabulary", file.display())]
     SpecialUnknown { file: PathBuf, name: String, token: String },
-    #[error("{}: has {n_ids} ids, and the embedding has {n_rows} rows; the two must be equal", file.display())]
+    #[error(
+        "{}: has {n_ids} ids, and the embedding has {n_rows} rows; each id needs a row, and at most one row in \
+         {ROWS_A_SPARE} may be without an id",
+        file.display()
+    )]
     Size { file: PathBuf, n_ids: usize, n_rows: usize },
     #[error("{}: holds the ids up to {largest} but not {missing}", file.display())]
     Hole { file: PathBuf, largest: u32, missing: u32 },
@@ -45,6 +51,10 @@ pub enum TokenizerError {
     #[error("{}: decode {n_ids} ids: {message}", file.display())]
     Decode { file: PathBuf, n_ids: usize, message: String },
 }
+
+/// Rows of an embedding among which one may be without an id. Published embeddings are padded to a multiple of 8, 64 or 128
+/// rows; a tokenizer that leaves out more is that of another model.
+const ROWS_A_SPARE: usize = 1000;
 
 /// The special tokens a template may write and a model may need, by the names the config files use.
 const SPECIAL_NAMES: [&str; 7] =
@@ -69,9 +79,9 @@ impl Tokenizer {
         let config = Settings::load(folder)?;
         let n_ids = count_ids(&inner, &file)?;
         let digest = digest(&bytes, &config.specials);
-        let tokenizer =
-            Self { inner, file, specials: config.specials, n_ids, chat_template: config.chat_template, digest };
-        tokenizer.check_specials(&config.file)?;
+        let Settings { file: settings, specials, chat_template } = config;
+        let tokenizer = Self { inner, file, specials, n_ids, n_spare: 0, chat_template, digest };
+        tokenizer.check_specials(&settings)?;
         Ok(tokenizer)
     }
 
@@ -96,12 +106,13 @@ impl Tokenizer {
     }
 
     /// The text of token ids; `skip_special` leaves out special tokens such as bos. Bytes that are no UTF-8 become
-    /// U+FFFD.
+    /// U+FFFD; a row of the embedding that has no id has no text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
         let fail = |message| TokenizerError::Decode { file: self.file.clone(), n_ids: ids.len(), message };
-        if let Some(id) = ids.iter().find(|id| **id as usize >= self.n_ids) {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.n_ids + self.n_spare) {
             return Err(fail(format!("{id} is past the last id {}", self.n_ids - 1)));
         }
+        // The library leaves out an id that it does not know.
         self.inner.decode(ids, skip_special).map_err(|error| fail(error.to_string()))
     }
 
@@ -143,12 +154,21 @@ impl Tokenizer {
         self.digest
     }
 
-    /// An id without a row cannot be embedded, and a row without an id can be sampled and has no text.
-    pub fn expect_rows(&self, n_rows: usize) -> Result<(), TokenizerError> {
-        if self.n_ids == n_rows {
-            return Ok(());
+    /// Takes note of the rows of the embedding. An id without a row cannot be embedded, and a row without an id can be
+    /// sampled and has no text; some of these are padding, and their number is given back.
+    pub fn expect_rows(&mut self, n_rows: usize) -> Result<usize, TokenizerError> {
+        match n_rows.checked_sub(self.n_ids) {
+            Some(n_spare) if n_spare <= n_rows / ROWS_A_SPARE => {
+                self.n_spare = n_spare;
+                Ok(n_spare)
+            }
+            _ => Err(TokenizerError::Size { file: self.file.clone(), n_ids: self.n_ids, n_rows }),
         }
-        Err(TokenizerError::Size { file: self.file.clone(), n_ids: self.n_ids, n_rows })
+    }
+
+    /// The file of the ids.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     fn special_id(&self, name: &str) -> Option<u32> {

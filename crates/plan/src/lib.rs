@@ -1,11 +1,12 @@
 //! The plan of a pipeline: its stages in an order that can run, with what flows between them checked.
 //!
-//! Owns order, the columns a stage needs to find filled, and the pictures of the graph. Knows nothing of disk,
+//! Owns order, the columns a stage needs to find filled, the split it reads, and the pictures of the graph. Knows nothing of disk,
 //! keys, time or how a stage runs.
 
 mod columns;
 mod graph;
 mod order;
+mod splits;
 mod tree;
 
 use std::fmt;
@@ -24,9 +25,10 @@ pub struct Plan {
 ///
 /// # Errors
 ///
-/// Every input that lacks columns its reader needs, with its place in the file.
+/// Every input that lacks columns or prompts its reader needs, with its place in the file.
 pub fn plan(pipeline: Pipeline) -> Result<Plan, Diagnostics> {
     let mut faults = columns::faults(&pipeline);
+    faults.extend(splits::faults(&pipeline));
     match order::order(&pipeline) {
         Ok(order) if faults.is_empty() => Ok(Plan { pipeline, order }),
         Ok(_) => Err(Diagnostics::new(pipeline.sources, faults)),

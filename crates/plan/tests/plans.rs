@@ -167,6 +167,41 @@ fn an_objective_needs_its_columns_filled() {
 }
 
 #[test]
+fn held_out_prompts_have_to_be_held_out() {
+    let report = "report: { evaluate: { prompts: prompts, candidate: policy, baseline: policy } }";
+    let none = "prompts: { ingest: { from: a.jsonl, split: { heldout: 0 } } }";
+    check(
+        &format!("  {none}\n  {report}\n"),
+        expect![[r#"
+            p.yaml:5:34: stage `report` answers the prompts of `prompts` that are held out, and none is [contradiction]
+                5 |   report: { evaluate: { prompts: prompts, candidate: policy, baseline: policy } }
+                  |                                  ^^^^^^^
+                4 |   prompts: { ingest: { from: a.jsonl, split: { heldout: 0 } } }
+                  |                                                         ^ the share that is held out
+                   help: raise `split.heldout`, name files in `heldout_from`, or write `split: all` to answer every prompt
+        "#]],
+    );
+    let answers = "answers: { sample: { prompts: prompts, model: policy, split: heldout } }";
+    check(
+        &format!("  {none}\n  {answers}\n"),
+        expect![[r#"
+            p.yaml:5:64: stage `answers` answers the prompts of `prompts` that are held out, and none is [contradiction]
+                5 |   answers: { sample: { prompts: prompts, model: policy, split: heldout } }
+                  |                                                                ^^^^^^^
+                4 |   prompts: { ingest: { from: a.jsonl, split: { heldout: 0 } } }
+                  |                                                         ^ the share that is held out
+                   help: raise `split.heldout`, name files in `heldout_from`, or write `split: all` to answer every prompt
+        "#]],
+    );
+    // Files of their own, a column, a share: then it is known when they are read.
+    for some in ["heldout_from: b.jsonl, split: { heldout: 0 }", "split: { column: split, heldout: 0 }", "limit: 9"] {
+        let prompts = format!("prompts: {{ ingest: {{ from: a.jsonl, {some} }} }}");
+        let text = format!("version: 1\nmodels: {{ policy: p }}\nstages:\n  {prompts}\n  {report}\n");
+        assert_eq!(plan_of("p.yaml", &text, None).map(|plan| plan.stages().len()), Ok(2));
+    }
+}
+
+#[test]
 fn objectives_of_a_reward_model_are_columns_of_its_rows() {
     check(
         "  bare: { ingest: { from: rows.parquet, map: { response: answer } } }

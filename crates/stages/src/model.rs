@@ -69,6 +69,15 @@ pub fn device_name(device: crate::Device) -> Result<String, ModelError> {
     }
 }
 
+/// Passes on what a user should hear of a model's files.
+pub fn warn(context: &StageContext<'_>, checkpoint: &Checkpoint) {
+    for (file, warning) in &checkpoint.warnings {
+        // As the pipeline file names it, where it is a folder of the project.
+        let file = file.strip_prefix(context.project).unwrap_or(file);
+        context.warn(format!("{}: {warning}", file.display()));
+    }
+}
+
 fn load<M>(
     context: &StageContext<'_>,
     role: &str,
@@ -78,6 +87,7 @@ fn load<M>(
     let device = device(context.device)?;
     let failed = |source| ModelError::Load { role: role.to_owned(), source };
     let checkpoint = Checkpoint::open(folder).map_err(|source| failed(source.into()))?;
+    warn(context, &checkpoint);
     let model = load(&checkpoint, &device).map_err(failed)?;
     Ok((checkpoint, model, digest))
 }

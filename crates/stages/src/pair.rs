@@ -23,13 +23,6 @@ const NAMED_ROWS: usize = 5;
 /// Scores that give no pairs.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
-    #[error(
-        "{n_rows} of {n_total} scores are not finite: {}{}; look at the reward model, or leave the rows out with a `sql` \
-         stage before this one",
-        rows.join(", "),
-        if rows.len() < *n_rows { ", ..." } else { "" }
-    )]
-    NotFinite { n_rows: usize, n_total: usize, rows: Vec<String> },
     #[error("there are no scores to pair")]
     NoScores,
     #[error("all {n_prompts} prompts dropped: {}; {hint}", counts.join(", "))]
@@ -50,6 +43,8 @@ pub struct Counts {
     pub n_responses: usize,
     pub n_prompts: usize,
     pub n_pairs: usize,
+    /// Responses that are no candidates, because their score is NaN or infinite.
+    pub not_finite: NotFinite,
     /// Prompts dropped by each rule, in the order of `DropRule::ALL`.
     pub dropped: Vec<(DropRule, usize)>,
     /// Mean of chosen minus rejected score, 0 without pairs.
@@ -69,6 +64,9 @@ pub fn run(params: &Pair, context: &StageContext<'_>) -> Result<Produced, StageE
         .map_err(|source| StageError::InputTable { role: "scores".to_owned(), source })?;
     context.stop_if_cancelled()?;
     let Selection { pairs, dropped, counts } = select(params, &scores)?;
+    if let Some(warning) = counts.not_finite.warning(counts.n_responses) {
+        context.warn(warning);
+    }
     context.report(Progress::rows(counts.n_responses as u64, Some(counts.n_responses as u64)));
     let outputs = vec![
         context.write_table(Pairs::NAME, Pairs::schema(), pairs.into_iter().map(Ok))?,
@@ -79,14 +77,16 @@ pub fn run(params: &Pair, context: &StageContext<'_>) -> Result<Produced, StageE
 
 /// Pairs the rows of some score tables, taken together. Prompts come in the order of their first row.
 ///
+/// A response whose score is NaN or infinite is no candidate; the others of its prompt still are.
+///
 /// # Errors
-/// Scores that are NaN or infinite, no rows, or no pair at the end.
+/// No rows, or no pair at the end.
 pub fn select(params: &Pair, scores: &[Scores]) -> Result<Selection, PairError> {
     let Pair { scores: _, choose, ties, identical, min_margin } = params;
     let Choose::BestWorst = choose.value;
     let rules = Rules { ties: ties.value, identical: identical.value, min_margin: min_margin.value.get() };
 
-    let candidates = gather(scores)?;
+    let (candidates, not_finite) = gather(scores)?;
     let mut pairs = Batched { builder: PairsBuilder::new(), batches: Vec::new() };
     let mut dropped = DroppedBuilder::new();
     let mut tally = Tally::default();
@@ -98,7 +98,7 @@ pub fn select(params: &Pair, scores: &[Scores]) -> Result<Selection, PairError> 
                     prompt_id: view.prompt_id(row),
                     prompt: view.prompt(row),
                     rule,
-                    n_candidates: prompt.n_candidates,
+                    n_candidates: prompt.n_candidates + prompt.n_not_finite,
                 });
                 tally.drop(rule);
             }
@@ -106,7 +106,7 @@ pub fn select(params: &Pair, scores: &[Scores]) -> Result<Selection, PairError> 
         }
     }
 
-    let counts = tally.counts(scores, candidates.len());
+    let counts = tally.counts(scores, candidates.len(), not_finite);
     if counts.n_pairs == 0 {
         return Err(counts.all_dropped());
     }
@@ -134,6 +134,9 @@ impl Row {
 #[derive(Debug, Clone)]
 struct Candidates {
     n_candidates: u32,
+    /// Responses beside them whose score is no number one can compare. Without candidates `best` and `worst` are one of
+    /// these.
+    n_not_finite: u32,
     best: Row,
     worst: Row,
     best_rank: (f32, u32),
@@ -143,8 +146,8 @@ struct Candidates {
     heldout: bool,
 }
 
-/// Finds the best and the worst response of each prompt.
-fn gather(scores: &[Scores]) -> Result<Vec<Candidates>, PairError> {
+/// Finds the best and the worst response of each prompt, and those that cannot be compared.
+fn gather(scores: &[Scores]) -> Result<(Vec<Candidates>, NotFinite), PairError> {
     let mut prompts: Vec<Candidates> = Vec::new();
     let mut by_id: HashMap<&str, usize> = HashMap::new();
     let mut not_finite = NotFinite::default();
@@ -154,7 +157,6 @@ fn gather(scores: &[Scores]) -> Result<Vec<Candidates>, PairError> {
             let (id, score, index) = (view.prompt_id(row), view.score(row), view.sample_index(row));
             if !score.is_finite() {
                 not_finite.add(view, row);
-                continue;
             }
             let here = Row { table, row };
             // The responses of a prompt usually follow each other, and then no hash is needed.
@@ -171,27 +173,37 @@ fn gather(scores: &[Scores]) -> Result<Vec<Candidates>, PairError> {
             let prompt = known.unwrap_or(prompts.len());
             last = Some((id, prompt));
             match known {
-                Some(prompt) => prompts[prompt].add(here, (score, index), scores),
+                Some(prompt) if score.is_finite() => prompts[prompt].add(here, (score, index), scores),
+                Some(prompt) => prompts[prompt].n_not_finite += 1,
                 None => prompts.push(Candidates::first(here, (score, index), view.split(row) == Split::Heldout)),
             }
         }
     }
-    let n_total = scores.iter().map(Scores::len).sum();
-    if not_finite.n_rows > 0 {
-        let NotFinite { n_rows, rows } = not_finite;
-        return Err(PairError::NotFinite { n_rows, n_total, rows });
-    }
-    if prompts.is_empty() { Err(PairError::NoScores) } else { Ok(prompts) }
+    if prompts.is_empty() { Err(PairError::NoScores) } else { Ok((prompts, not_finite)) }
 }
 
 impl Candidates {
     fn first(row: Row, rank: (f32, u32), heldout: bool) -> Self {
-        Self { n_candidates: 1, best: row, worst: row, best_rank: rank, worst_rank: rank, all_identical: true, heldout }
+        let n_candidates = u32::from(rank.0.is_finite());
+        Self {
+            n_candidates,
+            n_not_finite: 1 - n_candidates,
+            best: row,
+            worst: row,
+            best_rank: rank,
+            worst_rank: rank,
+            all_identical: true,
+            heldout,
+        }
     }
 
     /// Among equal scores the lowest sample index counts, for the best and for the worst: so the choice does not depend
     /// on the order of rows, and is that of an argmax and an argmin over the samples.
     fn add(&mut self, row: Row, rank: (f32, u32), scores: &[Scores]) {
+        if self.n_candidates == 0 {
+            *self = Self { n_not_finite: self.n_not_finite, ..Self::first(row, rank, self.heldout) };
+            return;
+        }
         self.n_candidates += 1;
         self.all_identical = self.all_identical && self.best.text(scores) == row.text(scores);
         let (score, index) = rank;
@@ -222,6 +234,8 @@ impl Rules {
         let is_tie = prompt.margin() == 0.0;
         if prompt.heldout {
             Some(DropRule::Heldout)
+        } else if prompt.n_candidates < 2 && prompt.n_not_finite > 0 {
+            Some(DropRule::NotFinite)
         } else if prompt.n_candidates < 2 {
             Some(DropRule::SingleCandidate)
         } else if drop_identical && prompt.all_identical {
@@ -238,10 +252,11 @@ impl Rules {
     }
 }
 
-/// Rows whose score is no number one can compare.
-#[derive(Default)]
-struct NotFinite {
-    n_rows: usize,
+/// Responses whose score is no number one can compare.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NotFinite {
+    pub n_rows: usize,
+    /// The first of them.
     rows: Vec<String>,
 }
 
@@ -253,6 +268,18 @@ impl NotFinite {
             let (index, score) = (view.sample_index(row), view.score(row));
             self.rows.push(format!("prompt {} sample {index} has {score}", id.get(..8).unwrap_or(id)));
         }
+    }
+
+    /// What a user should hear of them, if there are any.
+    pub fn warning(&self, n_total: usize) -> Option<String> {
+        let Self { n_rows, rows } = self;
+        let more = if rows.len() < *n_rows { ", ..." } else { "" };
+        (*n_rows > 0).then(|| {
+            format!(
+                "{n_rows} of {n_total} scores are not finite, and their responses are left out: {}{more}",
+                rows.join(", ")
+            )
+        })
     }
 }
 
@@ -345,7 +372,7 @@ impl Tally {
         self.rejected_tokens += f64::from(pair.rejected_tokens);
     }
 
-    fn counts(&self, scores: &[Scores], n_prompts: usize) -> Counts {
+    fn counts(&self, scores: &[Scores], n_prompts: usize, not_finite: NotFinite) -> Counts {
         let mean = |sum: f64| {
             if self.n_pairs == 0 { 0.0 } else { sum / self.n_pairs as f64 }
         };
@@ -353,6 +380,7 @@ impl Tally {
             n_responses: scores.iter().map(Scores::len).sum(),
             n_prompts,
             n_pairs: self.n_pairs,
+            not_finite,
             dropped: DropRule::ALL.iter().map(|rule| (*rule, self.dropped.get(rule).copied().unwrap_or(0))).collect(),
             mean_margin: mean(self.margin),
             mean_chosen_tokens: mean(self.chosen_tokens),
@@ -369,6 +397,7 @@ impl Counts {
             ("responses", whole(self.n_responses)),
             ("prompts", whole(self.n_prompts)),
             ("pairs", whole(self.n_pairs)),
+            ("not_finite", whole(self.not_finite.n_rows)),
             ("dropped", whole(self.n_prompts - self.n_pairs)),
             ("mean_margin", self.mean_margin),
             ("mean_chosen_tokens", self.mean_chosen_tokens),
@@ -385,7 +414,8 @@ impl Counts {
             Some(DropRule::MinMargin) => "lower `min_margin`",
             Some(DropRule::SingleCandidate) => "sample with `n: 2` or more",
             Some(DropRule::Heldout) => "sample with `split: train`",
-            Some(DropRule::NotFinite) | None => "look at the scores",
+            Some(DropRule::NotFinite) => "look at the reward model, or at the query that made the scores",
+            None => "look at the scores",
         };
         let counts = counts.into_iter().map(|(rule, n)| format!("{n} {rule}")).collect();
         PairError::AllDropped { n_prompts: self.n_prompts, counts, hint }

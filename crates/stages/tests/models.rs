@@ -241,6 +241,34 @@ fn a_run_says_what_each_step_did() {
 }
 
 #[test]
+fn examples_that_are_cut_are_counted_and_told() {
+    let mut bench = Bench::new();
+    plant_own_pairs(&mut bench);
+    let produced = run(&mut bench, "tuned", &[]);
+    let counts =
+        |produced: &Produced| ["cut_examples", "cut_prompts", "cut_responses"].map(|name| produced.metrics[name]);
+    assert_eq!((counts(&produced), bench.notices.take()), ([0.0; 3], Vec::new()));
+    // What is told is what is counted.
+    let check_told = |bench: &Bench, produced: &Produced, n_examples: usize, max_length: usize| {
+        let [n_cut, n_prompts, n_responses] = counts(produced);
+        assert!(n_cut >= 1.0 && n_cut <= n_prompts + n_responses, "{n_cut} {n_prompts} {n_responses}");
+        let told = format!(
+            "{n_cut} of {n_examples} examples are cut to `max_length` {max_length}: {n_prompts} lost tokens of the \
+             prompt, {n_responses} of a response"
+        );
+        assert_eq!(bench.notices.take(), [told]);
+    };
+    let short = ["stages.tuned.train.max_length=16", "stages.tuned.train.max_prompt_length=12"];
+    let produced = run(&mut bench, "tuned", &short);
+    check_told(&bench, &produced, 3, 16);
+    bench.plant_demos(&DEMOS);
+    init_folder(&bench);
+    let short = ["stages.fresh.train.max_length=20", "stages.fresh.train.max_prompt_length=15"];
+    let produced = run(&mut bench, "fresh", &short);
+    check_told(&bench, &produced, 6, 20);
+}
+
+#[test]
 fn a_model_card_names_its_lineage() {
     let mut bench = Bench::new();
     plant_own_pairs(&mut bench);
@@ -498,7 +526,7 @@ fn a_tokenizer_that_does_not_fit() {
         &["models.policy=other"],
         expect![[r#"
             load `model`
-              other/tokenizer.json: has 512 ids, and the embedding has 500 rows; the two must be equal"#]],
+              other/tokenizer.json: has 512 ids, and the embedding has 500 rows; each id needs a row, and at most one row in 1000 may be without an id"#]],
     );
 }
 

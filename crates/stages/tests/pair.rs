@@ -161,23 +161,41 @@ fn the_published_run_keeps_ties_and_identical_texts() {
 }
 
 #[test]
+fn a_response_whose_score_is_no_number_is_no_candidate() {
+    check(
+        "",
+        "one: a=NaN b=1 c=0
+         first: a=inf b=-inf c=3 d=2
+         two: a=1 b=inf
+         none: a=NaN b=NaN
+         alone: a=NaN",
+        expect![[r#"
+            one: b[1] over c[2] by 1 of 2
+            first: c[2] over d[3] by 1 of 2
+            two: not_finite of 2
+            none: not_finite of 2
+            alone: not_finite of 1"#]],
+    );
+    check(
+        "",
+        "one: a=NaN b=1\ntwo: a=NaN a=NaN",
+        expect!["all 2 prompts dropped: 2 not_finite; look at the reward model, or at the query that made the scores"],
+    );
+}
+
+#[test]
 fn scores_that_are_not_finite_are_named() {
-    check(
-        "",
-        "one: a=NaN b=1
-         two: a=1 b=inf",
-        expect![
-            "2 of 4 scores are not finite: prompt d33fb48a sample 0 has NaN, prompt dc770fff sample 1 has inf; look at the reward model, or leave the rows out with a `sql` stage before this one"
-        ],
-    );
-    let many = format!("many: {}", "a=NaN ".repeat(9));
-    check(
-        "",
-        &many,
-        expect![
-            "9 of 9 scores are not finite: prompt de67511a sample 0 has NaN, prompt de67511a sample 1 has NaN, prompt de67511a sample 2 has NaN, prompt de67511a sample 3 has NaN, prompt de67511a sample 4 has NaN, ...; look at the reward model, or leave the rows out with a `sql` stage before this one"
-        ],
-    );
+    let warning = |text: &str| select(&rules(""), &[table(text)]).expect("pairs").counts.not_finite.warning(9);
+    assert_eq!(warning("one: a=1 b=0"), None);
+    expect![
+        "2 of 9 scores are not finite, and their responses are left out: prompt d33fb48a sample 0 has NaN, prompt dc770fff sample 1 has inf"
+    ]
+    .assert_eq(&warning("one: a=NaN b=1 c=0\ntwo: a=1 b=inf").expect("a warning"));
+    let many = format!("one: a=1 b=0\nmany: {}", "a=NaN ".repeat(9));
+    expect![
+        "9 of 9 scores are not finite, and their responses are left out: prompt de67511a sample 0 has NaN, prompt de67511a sample 1 has NaN, prompt de67511a sample 2 has NaN, prompt de67511a sample 3 has NaN, prompt de67511a sample 4 has NaN, ..."
+    ]
+    .assert_eq(&warning(&many).expect("a warning"));
 }
 
 #[test]

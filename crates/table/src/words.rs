@@ -91,7 +91,7 @@ vocabulary! {
     DropRule {
         /// The prompt is held out: it is never trained on.
         Heldout = "heldout",
-        /// A candidate's score is NaN or infinite.
+        /// Fewer than two scores are numbers: the others are NaN or infinite.
         NotFinite = "not_finite",
         /// There is nothing to compare with.
         SingleCandidate = "single_candidate",

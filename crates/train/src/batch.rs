@@ -28,6 +28,15 @@ pub struct TokenPair {
     pub rejected: Sequence,
 }
 
+/// What an example lost to the limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The prompt lost tokens.
+    pub prompt: bool,
+    /// A response lost tokens.
+    pub response: bool,
+}
+
 /// Texts that a chat template has rendered; the response follows the prompt without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairText<'a> {
@@ -98,6 +107,13 @@ impl TokenPair {
     }
 }
 
+impl Cut {
+    /// Whether anything was lost.
+    pub fn is_any(self) -> bool {
+        self.prompt || self.response
+    }
+}
+
 impl AsRef<[u32]> for Sequence {
     fn as_ref(&self) -> &[u32] {
         &self.ids
@@ -105,25 +121,30 @@ impl AsRef<[u32]> for Sequence {
 }
 
 impl Encoder<'_> {
-    /// Both sequences of a pair. The longer response decides for both whether the prompt is cut.
-    pub fn pair(&self, text: &PairText<'_>) -> Result<TokenPair, TokenizerError> {
+    /// Both sequences of a pair, and what they lost. The longer response decides for both whether the prompt is cut.
+    pub fn pair(&self, text: &PairText<'_>) -> Result<(TokenPair, Cut), TokenizerError> {
         let (mut chosen_prompt, mut chosen) = self.split(text.prompt, text.chosen)?;
         let (mut rejected_prompt, mut rejected) = self.split(text.prompt, text.rejected)?;
         let longer = chosen.len().max(rejected.len());
-        self.limits.cut(&mut chosen_prompt, &mut chosen, longer, self.bos);
-        self.limits.cut(&mut rejected_prompt, &mut rejected, longer, self.bos);
-        Ok(TokenPair {
+        let of_chosen = self.limits.cut(&mut chosen_prompt, &mut chosen, longer, self.bos);
+        let of_rejected = self.limits.cut(&mut rejected_prompt, &mut rejected, longer, self.bos);
+        let pair = TokenPair {
             chosen: Sequence::new(&chosen_prompt, &chosen),
             rejected: Sequence::new(&rejected_prompt, &rejected),
-        })
+        };
+        let cut = Cut {
+            prompt: of_chosen.prompt || of_rejected.prompt,
+            response: of_chosen.response || of_rejected.response,
+        };
+        Ok((pair, cut))
     }
 
-    /// One prompt with one response.
-    pub fn row(&self, prompt: &str, response: &str) -> Result<Sequence, TokenizerError> {
+    /// One prompt with one response, and what they lost.
+    pub fn row(&self, prompt: &str, response: &str) -> Result<(Sequence, Cut), TokenizerError> {
         let (mut prompt, mut response) = self.split(prompt, response)?;
         let n_response = response.len();
-        self.limits.cut(&mut prompt, &mut response, n_response, self.bos);
-        Ok(Sequence::new(&prompt, &response))
+        let cut = self.limits.cut(&mut prompt, &mut response, n_response, self.bos);
+        Ok((Sequence::new(&prompt, &response), cut))
     }
 
     /// Token ids of prompt and response, before any cut.
@@ -163,10 +184,19 @@ mod tests {
         ids.iter().filter_map(|&id| char::from_u32(id)).collect()
     }
 
+    /// What a pair becomes; a text that is shorter than before says that it was cut.
     fn check(truncation: Truncation, keep: PromptKeep, text: PairText<'_>, expected: [&str; 2]) {
         let limits = Limits::new(12, 5, truncation, keep).expect("room for a response");
         let encoder = Encoder { encode: &encode, bos: Some(u32::from('^')), eos: u32::from('$'), limits };
-        let pair = encoder.pair(&text).expect("every text has tokens");
+        let (pair, cut) = encoder.pair(&text).expect("every text has tokens");
+        let whole = Limits::new(99, 50, truncation, keep).expect("room for a response");
+        let (uncut, none) = Encoder { limits: whole, ..encoder }.pair(&text).expect("every text has tokens");
+        let is_shorter = |part: fn(&Sequence) -> &[u32]| {
+            let n = |pair: &TokenPair| part(&pair.chosen).len() + part(&pair.rejected).len();
+            n(&pair) < n(&uncut)
+        };
+        let lost = Cut { prompt: is_shorter(Sequence::prompt), response: is_shorter(Sequence::response) };
+        assert_eq!((cut, none), (lost, Cut::default()));
         let shown = [pair.chosen, pair.rejected]
             .map(|sequence| format!("{}|{}", decode(sequence.prompt()), decode(sequence.response())));
         assert_eq!(shown, expected);
@@ -202,7 +232,7 @@ mod tests {
         let encode = |text: &str| super::tests::encode(&text.replace("bc", "B"));
         let limits = Limits::new(12, 5, Truncation::Budget, PromptKeep::End).expect("room for a response");
         let encoder = Encoder { encode: &encode, bos: None, eos: u32::from('$'), limits };
-        let row = encoder.row("ab", "cd").expect("every text has tokens");
+        let (row, _) = encoder.row("ab", "cd").expect("every text has tokens");
         assert_eq!((decode(row.prompt()), decode(row.response())), ("a".to_owned(), "Bd$".to_owned()));
     }
 

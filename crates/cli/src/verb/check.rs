@@ -6,13 +6,13 @@ use serde_json::json;
 use crate::args::Only;
 use crate::exit::{Exit, Outcome};
 use crate::output::out;
-use crate::preflight;
+use crate::preflight::{self, Depth};
 use crate::render::quantity::counted;
 use crate::session::Session;
 
 pub fn run(session: &Session, args: &Only) -> Outcome {
     let (project, _) = session.project(&args.words)?;
-    preflight::check(&project, &[])?;
+    preflight::check(&project, &[], Depth::Headers)?;
     let pipeline = project.plan.pipeline();
     let profile = pipeline.profile.as_ref().map(|profile| profile.as_str());
     let n_stages = pipeline.stages.len();

@@ -58,7 +58,7 @@ fn formatter<'a>(args: &Logprobs, model: &'a Checkpoint) -> Result<Formatter<'a>
 /// The tokens of a row's two answers.
 fn pair(row: &Row, model: &Checkpoint, formatter: &Formatter<'_>) -> Result<TokenPair, Failure> {
     let (prompt, [chosen, rejected]) = turns(row)?;
-    let pair = formatter.pair(&prompt, &chosen, &rejected);
+    let pair = formatter.pair(&prompt, &chosen, &rejected).map(|(pair, _)| pair);
     let pair = pair.map_err(|error| row.wrap(Failure::new(Exit::Usage, error)))?;
     let n_tokens = pair.chosen.n_tokens().max(pair.rejected.n_tokens());
     expect_room(model, n_tokens).map_err(|message| row.fault(format!("{message}; lower --max-length")))?;

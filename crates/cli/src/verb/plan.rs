@@ -5,6 +5,7 @@ use sluice_engine::{PlanState, PlannedStage, Reason};
 use crate::args::Plan;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::out;
+use crate::preflight::{self, Depth};
 use crate::render::plan::{PlanRow, PlanWord, plan};
 use crate::session::{Project, Session, engine_failure, store_failure};
 use crate::tables::n_rows;
@@ -22,6 +23,8 @@ pub fn run(session: &Session, args: &Plan) -> Outcome {
         let rows = planned.iter().map(|stage| row(stage, session, &project)).collect::<Result<Vec<PlanRow>, _>>()?;
         out(plan(&rows, session.world.out));
     }
+    // A stage that waits has not looked at its models: they are to be right before the first stage runs.
+    preflight::check(&project, &targets, Depth::Headers)?;
     Ok(if args.exit_code && n_pending > 0 { Exit::Pending } else { Exit::Ok })
 }
 

@@ -12,7 +12,7 @@ use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::output::{err, out};
-use crate::preflight;
+use crate::preflight::{self, Depth};
 use crate::progress::{Watch, watcher};
 use crate::render::failure;
 use crate::render::quantity::{count, counted};
@@ -27,7 +27,7 @@ const STOPPING: &str =
 pub fn run(session: &Session, args: &Run) -> Outcome {
     let (project, targets) = session.project(&args.words)?;
     let targets = project.targets(targets)?;
-    preflight::check(&project, &targets)?;
+    preflight::check(&project, &targets, Depth::Weights)?;
     device::found(project.wire.device, &session.world)?;
     tell_device(session, &project);
     let watch: Arc<dyn Watch> = Arc::from(watcher(&session.global, &session.world));

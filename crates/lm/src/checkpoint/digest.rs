@@ -4,6 +4,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
+use super::read::first_not_finite;
 use super::{Checkpoint, WeightsError};
 
 /// BLAKE3 over the sorted (tensor name, dtype, shape, data digest), the configuration fields that change the outputs,
@@ -16,18 +17,27 @@ pub struct ModelDigest(pub [u8; 32]);
 const CONTEXT: &str = "sluice model digest v1";
 
 impl ModelDigest {
-    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self, WeightsError> {
+    /// With `finite`, weights that are not finite are an error: all of them are read here anyhow.
+    pub(super) fn of(checkpoint: &Checkpoint, finite: bool) -> Result<Self, WeightsError> {
         let mut encoding = Encoding(blake3::Hasher::new_derive_key(CONTEXT));
         let weights = &checkpoint.weights;
         let tensors: Vec<_> = weights.tensors().collect();
         let digests: Vec<_> = tensors
             .par_iter()
-            .map(|(name, _)| {
+            .map(|(name, tensor)| {
                 let mut hasher = blake3::Hasher::new();
+                let (mut n_read, mut not_finite) = (0, None);
                 weights.stream(name, &mut |bytes| {
                     hasher.update(bytes);
+                    if finite && not_finite.is_none() {
+                        not_finite = first_not_finite(tensor.dtype, bytes).map(|(at, value)| (n_read + at, value));
+                    }
+                    n_read += bytes.len() / tensor.dtype.bytes();
                 })?;
-                Ok(hasher.finalize())
+                match not_finite {
+                    None => Ok(hasher.finalize()),
+                    Some((element, value)) => Err(weights.not_finite(name, element, value)),
+                }
             })
             .collect::<Result<_, WeightsError>>()?;
         encoding.count(tensors.len());

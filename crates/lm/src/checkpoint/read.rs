@@ -187,6 +187,11 @@ impl Weights {
         Ok(())
     }
 
+    /// The error for an element that is not finite.
+    pub(super) fn not_finite(&self, name: &str, element: usize, value: f32) -> WeightsError {
+        WeightsError::NotFinite { file: self.file_of(&self.tensors[name]), name: name.to_owned(), value, element }
+    }
+
     fn fill(&self, name: &str, tensor: &StoredTensor, first: usize, bytes: &mut [u8]) -> Result<(), WeightsError> {
         let shard = &self.shards[tensor.shard];
         let offset = tensor.offset + (first * tensor.dtype.bytes()) as u64;
@@ -263,6 +268,28 @@ impl Weights {
 impl StoredTensor {
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()
+    }
+}
+
+/// The first element that is not finite, and its value; all the bits of its exponent are set.
+pub(super) fn first_not_finite(dtype: Dtype, bytes: &[u8]) -> Option<(usize, f32)> {
+    fn first<const N: usize>(
+        bytes: &[u8],
+        is_finite: impl Fn([u8; N]) -> bool,
+        widen: impl Fn([u8; N]) -> f32,
+    ) -> Option<(usize, f32)> {
+        let (elements, _) = bytes.as_chunks::<N>();
+        // Without a way out of the loop it runs on vectors.
+        if elements.iter().fold(true, |all, element| all & is_finite(*element)) {
+            return None;
+        }
+        let found = elements.iter().position(|element| !is_finite(*element))?;
+        Some((found, widen(elements[found])))
+    }
+    match dtype {
+        Dtype::F32 => first(bytes, |b| f32::from_le_bytes(b).is_finite(), f32::from_le_bytes),
+        Dtype::F16 => first(bytes, |b| u16::from_le_bytes(b) & 0x7c00 != 0x7c00, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::Bf16 => first(bytes, |b| u16::from_le_bytes(b) & 0x7f80 != 0x7f80, |b| bf16::from_le_bytes(b).to_f32()),
     }
 }
 

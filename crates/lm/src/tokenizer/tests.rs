@@ -121,11 +121,31 @@ fn a_file_at_which_the_library_panics() {
 
 #[test]
 fn sizes_and_ids_past_the_end() {
-    let tokenizer = Tokenizer::load(&fixture("gemma")).unwrap();
-    assert!(tokenizer.expect_rows(512).is_ok());
-    let message = |n_rows| tokenizer.expect_rows(n_rows).unwrap_err().to_string();
-    assert!(message(500).ends_with("has 512 ids, and the embedding has 500 rows; the two must be equal"));
-    assert!(message(520).ends_with("has 512 ids, and the embedding has 520 rows; the two must be equal"));
+    let mut tokenizer = Tokenizer::load(&fixture("gemma")).unwrap();
+    let mut message = |n_rows| tokenizer.expect_rows(n_rows).unwrap_err().to_string();
+    let rule = "each id needs a row, and at most one row in 1000 may be without an id";
+    assert!(message(500).ends_with(&format!("has 512 ids, and the embedding has 500 rows; {rule}")));
+    assert!(message(513).ends_with(&format!("has 512 ids, and the embedding has 513 rows; {rule}")));
+    assert_eq!(tokenizer.expect_rows(512).unwrap(), 0);
     let error = tokenizer.decode(&[1, 512], false).unwrap_err().to_string();
     assert!(error.ends_with("decode 2 ids: 512 is past the last id 511"), "{error}");
+}
+
+/// The spare rows of published embeddings: a pad token and the next multiple of 8, or of 128.
+#[test]
+fn an_embedding_may_be_padded() {
+    let mut tokenizer = Tokenizer::load(&fixture("gemma")).unwrap();
+    // As of a vocabulary of 128,257 ids: the number alone decides.
+    for (n_ids, n_rows, spare) in
+        [(128_257, 128_264, Some(7)), (128_257, 128_384, Some(127)), (32_001, 32_064, None), (128_257, 128_256, None)]
+    {
+        tokenizer.n_ids = n_ids;
+        assert_eq!(tokenizer.expect_rows(n_rows).ok(), spare, "{n_ids} ids, {n_rows} rows");
+    }
+    // A spare row has no text, and is no fault; what lies behind it is.
+    (tokenizer.n_ids, tokenizer.n_spare) = (512, 2);
+    let words = tokenizer.encode("word").unwrap();
+    let with = |id| tokenizer.decode(&[words.clone(), vec![id]].concat(), false);
+    assert_eq!(with(513).unwrap(), "word");
+    assert!(with(514).unwrap_err().to_string().ends_with("514 is past the last id 511"));
 }

@@ -15,6 +15,7 @@ use sluice_train::trainer::{Hooks, Outcome, TrainError, Trainer};
 
 use super::TrainStageError;
 use super::card::Lineage;
+use super::examples::Cuts;
 use super::recipe::recipe;
 use super::save::save;
 use super::saves::{Saves, take_up};
@@ -33,6 +34,14 @@ pub struct Fitted {
     pub n_resumed: usize,
     /// Reference log-probs that earlier runs computed.
     pub n_reused: u64,
+}
+
+impl Fitted {
+    /// The same with what the examples lost.
+    pub fn with(mut self, cuts: Cuts) -> Self {
+        self.metrics.extend(cuts.metrics());
+        self
+    }
 }
 
 /// A model about to be trained.

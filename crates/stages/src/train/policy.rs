@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use sluice_lm::checkpoint::Checkpoint;
 use sluice_spec::stage::TableRef;
 use sluice_spec::stage::train::{Examples, OffPolicy, Train};
 use sluice_store::{ModelDigest, Output};
@@ -11,7 +10,7 @@ use sluice_train::batch::{Sequence, TokenPair};
 use sluice_train::task::{PairTask, SftTask};
 
 use super::TrainStageError;
-use super::examples::{ExampleEncoder, train_rows};
+use super::examples::{Cuts, ExampleEncoder, train_rows};
 use super::fit::{Fitted, Run};
 use super::recipe::preference;
 use super::reference::reference;
@@ -31,7 +30,7 @@ fn on_pairs(params: &Train, start: &Start, table: &TableRef, context: &StageCont
     let tables = views("pairs", &batches, Pairs::view)?;
     guard(params.off_policy.value, start.digest, &tables)?;
     let model = start.causal()?;
-    let pairs = pairs(params, &start.checkpoint, &tables)?;
+    let (pairs, cuts) = pairs(params, start, &tables, context)?;
     // A pair table is read under a preference objective alone; the reader of the pipeline file sees to that.
     let objective = preference(&params.objective)
         .ok_or(StageError::WrongInput { role: "pairs".to_owned(), expected: "what this objective learns from" })?;
@@ -41,17 +40,17 @@ fn on_pairs(params: &Train, start: &Start, table: &TableRef, context: &StageCont
         PairTask::new(&objective, &pairs, &reference, max_tokens).map_err(|source| TrainStageError::Task { source })?;
     let examples = described(table, context.output("pairs")?);
     let fitted = Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)?;
-    Ok(Fitted { n_reused: count.n_known, ..fitted })
+    Ok(Fitted { n_reused: count.n_known, ..fitted.with(cuts) })
 }
 
 fn on_rows(params: &Train, start: &Start, table: &TableRef, context: &StageContext<'_>) -> Result<Fitted, StageError> {
     let batches = context.table("rows")?;
     let tables = views("rows", &batches, Prompts::view)?;
     let model = start.causal()?;
-    let sequences = rows(params, &start.checkpoint, &tables)?;
+    let (sequences, cuts) = rows(params, start, &tables, context)?;
     let task = SftTask::new(&sequences).map_err(|source| TrainStageError::Task { source })?;
     let examples = described(table, context.output("rows")?);
-    Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)
+    Ok(Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)?.with(cuts))
 }
 
 /// `stage `pairs`, table digest `5c1e..``, for the model card.
@@ -78,20 +77,30 @@ fn guard(off_policy: OffPolicy, trained: ModelDigest, tables: &[Pairs]) -> Resul
     }
 }
 
-fn pairs(params: &Train, checkpoint: &Checkpoint, tables: &[Pairs]) -> Result<Vec<TokenPair>, TrainStageError> {
-    let encoder = ExampleEncoder::new(&params.tokens, checkpoint)?;
+fn pairs(
+    params: &Train,
+    start: &Start,
+    tables: &[Pairs],
+    context: &StageContext<'_>,
+) -> Result<(Vec<TokenPair>, Cuts), TrainStageError> {
+    let mut encoder = ExampleEncoder::new(&params.tokens, &start.checkpoint)?;
     let rows = tables.iter().flat_map(Pairs::rows);
-    rows.map(|row| encoder.pair(row.prompt_id, row.prompt, row.chosen, row.rejected)).collect()
+    let pairs = rows.map(|row| encoder.pair(row.prompt_id, row.prompt, row.chosen, row.rejected));
+    Ok((pairs.collect::<Result<_, _>>()?, encoder.cuts(context)))
 }
 
-fn rows(params: &Train, checkpoint: &Checkpoint, tables: &[Prompts]) -> Result<Vec<Sequence>, TrainStageError> {
-    let encoder = ExampleEncoder::new(&params.tokens, checkpoint)?;
-    let rows = train_rows(tables)?.into_iter();
-    rows.map(|row| {
+fn rows(
+    params: &Train,
+    start: &Start,
+    tables: &[Prompts],
+    context: &StageContext<'_>,
+) -> Result<(Vec<Sequence>, Cuts), TrainStageError> {
+    let mut encoder = ExampleEncoder::new(&params.tokens, &start.checkpoint)?;
+    let sequences = train_rows(tables)?.into_iter().map(|row| {
         let name = row.name();
         let response =
             row.response.ok_or(TrainStageError::Missing { row: name.clone(), what: "response".to_owned() })?;
         encoder.row(name, row.prompt, response)
-    })
-    .collect()
+    });
+    Ok((sequences.collect::<Result<_, _>>()?, encoder.cuts(context)))
 }

@@ -9,7 +9,7 @@ use sluice_spec::stage::ModelRef;
 use sluice_spec::stage::train::{self, Tokens, Train};
 use sluice_store::ModelDigest;
 
-use crate::model::{ModelError, device};
+use crate::model::{ModelError, device, warn};
 use crate::{StageContext, StageError};
 
 /// Standard deviation of fresh matrices: `initializer_range` of the published configurations.
@@ -38,6 +38,7 @@ impl Start {
         };
         let open = if is_fresh { Checkpoint::open_without_weights } else { Checkpoint::open };
         let checkpoint = open(folder).map_err(loading)?;
+        warn(context, &checkpoint);
         let seed = params.seed.value.get();
         Ok(Self { checkpoint, digest, device: device(context.device)?, is_fresh, name, seed })
     }

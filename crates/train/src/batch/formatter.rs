@@ -7,7 +7,7 @@ use sluice_lm::template::{ChatTemplate, Message};
 use sluice_lm::tokenizer::{Tokenizer, TokenizerError};
 use thiserror::Error;
 
-use super::{Encoder, Limits, PairText, ResponseHeader, Sequence, TokenPair, Turn, TurnError, split_turn};
+use super::{Cut, Encoder, Limits, PairText, ResponseHeader, Sequence, TokenPair, Turn, TurnError, split_turn};
 
 /// How conversations become sequences for one model.
 pub struct Formatter<'a> {
@@ -41,15 +41,15 @@ impl<'a> Formatter<'a> {
         Ok(Self { tokenizer, template, header, limits, eos })
     }
 
-    /// Two responses to one prompt.
-    pub fn pair(&self, prompt: &[Message], chosen: &str, rejected: &str) -> Result<TokenPair, FormatError> {
+    /// Two responses to one prompt, and what they lost to the limits.
+    pub fn pair(&self, prompt: &[Message], chosen: &str, rejected: &str) -> Result<(TokenPair, Cut), FormatError> {
         let (chosen, rejected) = (self.turn(prompt, chosen)?, self.turn(prompt, rejected)?);
         let text = PairText { prompt: &chosen.prompt, chosen: &chosen.response, rejected: &rejected.response };
         Ok(self.encoder(&|text| self.tokenizer.encode(text)).pair(&text)?)
     }
 
-    /// One response to a prompt.
-    pub fn row(&self, prompt: &[Message], response: &str) -> Result<Sequence, FormatError> {
+    /// One response to a prompt, and what they lost to the limits.
+    pub fn row(&self, prompt: &[Message], response: &str) -> Result<(Sequence, Cut), FormatError> {
         let turn = self.turn(prompt, response)?;
         Ok(self.encoder(&|text| self.tokenizer.encode(text)).row(&turn.prompt, &turn.response)?)
     }

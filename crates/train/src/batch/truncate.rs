@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::BatchError;
+use super::{BatchError, Cut};
 
 /// What a pair that is too long loses. Either way the prompt is cut first, to `max_prompt_length`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -50,10 +50,12 @@ impl Limits {
     }
 
     /// Cuts the prompt, then the response, where the prompt with a response of `longer` tokens exceeds the maximum.
-    pub(super) fn cut(&self, prompt: &mut Vec<u32>, response: &mut Vec<u32>, longer: usize, bos: Option<u32>) {
+    /// Tells what was lost.
+    pub(super) fn cut(&self, prompt: &mut Vec<u32>, response: &mut Vec<u32>, longer: usize, bos: Option<u32>) -> Cut {
         if prompt.len() + longer <= self.max_length {
-            return;
+            return Cut::default();
         }
+        let (n_prompt, n_response) = (prompt.len(), response.len());
         self.cut_prompt(prompt, bos);
         match self.truncation {
             Truncation::Budget => response.truncate(self.max_length - prompt.len()),
@@ -62,6 +64,7 @@ impl Limits {
             }
             Truncation::Reference => {}
         }
+        Cut { prompt: prompt.len() < n_prompt, response: response.len() < n_response }
     }
 
     fn cut_prompt(&self, prompt: &mut Vec<u32>, bos: Option<u32>) {

@@ -76,7 +76,7 @@ fn texts_and_ids_are_those_of_the_reference() {
         let (chosen, rejected) = (turn(&row.raw_chosen), turn(&row.raw_rejected));
         assert_eq!((&chosen.prompt, &chosen.response), (&row.text_prompt, &row.text_chosen));
         assert_eq!((&rejected.prompt, &rejected.response), (&row.text_prompt, &row.text_rejected));
-        let pair = formatter.pair(&prompt, &row.raw_chosen, &row.raw_rejected).expect("every text has tokens");
+        let (pair, _) = formatter.pair(&prompt, &row.raw_chosen, &row.raw_rejected).expect("every text has tokens");
         assert_eq!(pair, row.ids.pair());
     }
 }
