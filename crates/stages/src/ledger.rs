@@ -34,11 +34,8 @@ impl<R: Stored> Ledger<R> {
     /// cannot be written to is told before any work. The stage's record will name the scope.
     pub fn open(context: &StageContext<'_>, scope: RowScope, keys: Vec<RowKey>) -> Result<Self, StageError> {
         let known = context.attempt.rows(scope).map_err(unkept)?;
-        let mut rows = Vec::with_capacity(keys.len());
-        for key in &keys {
-            let bytes = known.get(*key).map_err(unkept)?;
-            rows.push(bytes.and_then(|bytes| R::read(&mut Bytes(&bytes))));
-        }
+        let mut rows: Vec<Option<R>> = keys.iter().map(|_| None).collect();
+        known.get_all(&keys, |at, bytes| rows[at] = R::read(&mut Bytes(bytes))).map_err(unkept)?;
         let n_known = rows.iter().flatten().count();
         let writer = if n_known < rows.len() { Some(known.writer((context.clock)()).map_err(unkept)?) } else { None };
         Ok(Self { keys, rows, n_known, writer, failed: None, buffer: Vec::new() })

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rayon::prelude::*;
 
 use crate::attempt::hash_folder;
 use crate::digest::ContentHash;
@@ -19,6 +20,9 @@ use crate::layout::Layout;
 use crate::record::{Artifact, Output, Record};
 use crate::store::Store;
 
+/// Rows of a batch that is read.
+const BATCH_ROWS: usize = 8192;
+
 impl Store {
     /// All rows of a table output, in order, as batches with the schema the table was written with.
     ///
@@ -27,12 +31,11 @@ impl Store {
     /// none.
     pub fn read_table(&self, output: &Output) -> Result<Vec<RecordBatch>, StoreError> {
         let path = self.table_path(output)?;
-        let reader = open_parquet(&path)?.build().map_err(|source| parquet_error(&path, source))?;
-        reader.collect::<Result<_, _>>().map_err(|source| StoreError::Arrow {
-            operation: "read",
-            table: path.display().to_string(),
-            source,
-        })
+        let n_groups = open_parquet(&path)?.metadata().num_row_groups();
+        // Each processor decodes a row group of its own.
+        let groups: Vec<Vec<RecordBatch>> =
+            (0..n_groups).into_par_iter().map(|group| read_group(&path, group)).collect::<Result<_, _>>()?;
+        Ok(groups.into_iter().flatten().collect())
     }
 
     /// The Arrow schema of a table output, from the file's footer.
@@ -118,6 +121,17 @@ pub(crate) fn verify(layout: &Layout, artifact: &Artifact) -> Result<(), StoreEr
 fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {
     let file = File::open(path).map_err(|error| StoreError::read("open table", path, error))?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|source| parquet_error(path, source))
+}
+
+/// The rows of one row group.
+fn read_group(path: &Path, group: usize) -> Result<Vec<RecordBatch>, StoreError> {
+    let reader = open_parquet(path)?.with_batch_size(BATCH_ROWS).with_row_groups(vec![group]).build();
+    let reader = reader.map_err(|source| parquet_error(path, source))?;
+    reader.collect::<Result<_, _>>().map_err(|source| StoreError::Arrow {
+        operation: "read",
+        table: path.display().to_string(),
+        source,
+    })
 }
 
 fn parquet_error(path: &Path, source: parquet::errors::ParquetError) -> StoreError {

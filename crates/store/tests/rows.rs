@@ -35,13 +35,24 @@ impl Journal {
         }
     }
 
-    /// The numbers below `n` whose rows are there, and right.
+    /// The numbers below `n` whose rows are there, and right, whether they are asked for one by one or all at once.
     fn known(&self, n: u32) -> Vec<u32> {
         let known = self.store.rows(SCOPE).expect("a journal");
-        let right = |bytes: Vec<u8>, n: u32| assert_eq!(bytes, row(n), "row {n}");
-        (0..n)
-            .filter(|n| known.get(key(*n)).expect("a readable journal").map(|bytes| right(bytes, *n)).is_some())
-            .collect()
+        let right = |bytes: &[u8], n: u32| assert_eq!(bytes, row(n), "row {n}");
+        let one_by_one: Vec<u32> = (0..n)
+            .filter(|n| known.get(key(*n)).expect("a readable journal").map(|bytes| right(&bytes, *n)).is_some())
+            .collect();
+        let keys: Vec<RowKey> = (0..n).map(key).collect();
+        let mut at_once = Vec::new();
+        known
+            .get_all(&keys, |at, bytes| {
+                right(bytes, at as u32);
+                at_once.push(at as u32);
+            })
+            .expect("a readable journal");
+        at_once.sort_unstable();
+        assert_eq!(at_once, one_by_one);
+        one_by_one
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -189,4 +200,25 @@ fn a_million_rows_open() {
     let known = journal.store.rows(SCOPE).expect("a journal");
     println!("open: {:.3} s a million rows", started.elapsed().as_secs_f64() * 1e6 / f64::from(n));
     assert_eq!(known.len(), n as usize);
+}
+
+#[test]
+fn long_rows_are_read_beside_short_ones() {
+    let journal = Journal::new();
+    let long = |n: u32| vec![n as u8; if n.is_multiple_of(3) { 3 << 20 } else { 100_000 }];
+    let mut writer = journal.store.rows(SCOPE).expect("a journal").writer(0.0).expect("a writer");
+    for n in 0..20 {
+        writer.append(key(n), &long(n), 0.0).expect("a row");
+    }
+    let known = journal.store.rows(SCOPE).expect("a journal");
+    let keys: Vec<RowKey> = (0..25).rev().map(key).collect();
+    let mut found = Vec::new();
+    known
+        .get_all(&keys, |at, bytes| {
+            let n = 24 - at as u32;
+            assert!(bytes == long(n), "row {n}");
+            found.push(n);
+        })
+        .expect("a readable journal");
+    assert_eq!(found, (0..20).collect::<Vec<_>>());
 }
