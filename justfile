@@ -80,7 +80,11 @@ three-seeds *ARGS:
 chaos *ARGS:
     @{{ just }} _example chaos "$@"
 
-# A run with nothing to do, beside `dvc repro`
+# Four things a user does, as a terminal shows them
+stories:
+    @{{ just }} _example stories
+
+# What the engine costs, each figure with its goal, beside `dvc` and `b3sum`
 bench-engine *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail

@@ -22,12 +22,13 @@ pub enum Size {
 }
 
 /// What makes the tiny job small. Each stage still has rows or steps enough to be killed between two of them.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 8] = [
     "stages.responses.sample.limit=80",
     "stages.responses.sample.max_batch=4",
     "stages.scores.score.max_batch_tokens=256",
     "stages.tuned.train.epochs=2",
     "stages.tuned.train.batch_size=4",
+    "stages.tuned.train.checkpoint={every_steps: 4}",
     "stages.report.evaluate.limit=60",
     "stages.report.evaluate.max_batch=4",
 ];
