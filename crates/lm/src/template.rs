@@ -1,7 +1,7 @@
 //! Chat templates: a conversation to the one text a model was trained on.
 //!
 //! Owns the rendering rules of Hugging Face's Jinja environment (block trimming, Python's idea of white space and of
-//! JSON, `raise_exception`). Knows nothing of tokens; the result already holds the bos where the template writes one.
+//! JSON, `raise_exception`, `{% generation %}`). Knows nothing of tokens; the result already holds the bos where the template writes one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,10 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, context};
 use minijinja_contrib::pycompat;
+
+mod generation;
+
+use generation::without_generation_tags;
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl ChatTemplate {
     pub fn compile(source: &str, specials: &BTreeMap<String, String>, file: &Path) -> Result<Self, TemplateError> {
         let fail = |source| TemplateError::Compile { file: file.to_owned(), source };
         let mut environment = environment().map_err(fail)?;
-        environment.add_template_owned(NAME, source.to_owned()).map_err(fail)?;
+        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(fail)?;
         Ok(Self { environment, source: source.to_owned(), file: file.to_owned(), specials: specials.clone() })
     }
 

@@ -84,6 +84,34 @@ fn rules_of_the_python_environment() {
     check_render("{{ messages[0]['content'] }}", "<b>&'\"", "<b>&'\"");
 }
 
+/// What stands between the tags is rendered, white space is trimmed as around any tag, and what is set inside ends there.
+#[test]
+fn generation_tags_render_what_is_between_them() {
+    check_render("<{% generation %}{{ messages[0].content }}{% endgeneration %}>", "a", "<a>");
+    check_render("  {% generation %}\nx\n  {%- endgeneration -%}  \n y", "", "x y");
+    check_render("{% for m in messages %}{%- generation -%} {{ m.role }}{% endgeneration %}{% endfor %}", "", "user");
+    check_render("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "", "21");
+    // Comments, quotes and raw blocks hold no tags.
+    check_render("{# {% generation %} #}{{ '{% generation %}' }}", "", "{% generation %}");
+    check_render("{{ \"a\\\"{% generation %}\" }}", "", "a\"{% generation %}");
+    check_render("{% raw %}{% generation %}{% endraw %}", "", "{% generation %}");
+    check_render("{% if '%}' == '{% generation %}' %}no{% endif %}{ % {", "", "{ % {");
+}
+
+#[test]
+fn faults_after_a_generation_tag_are_where_they_stand_in_the_file() {
+    let compiled = |source: &str| ChatTemplate::compile(source, &BTreeMap::new(), Path::new("t.jinja"));
+    let fault = |source: &str| {
+        let error = compiled(source).unwrap_err();
+        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+    };
+    let (with, without) =
+        ("{% generation %}\n{% endgeneration %}{% if %}", "{% with       %}\n{% endwith       %}{% if %}");
+    assert_eq!(fault(with), fault(without));
+    expect_test::expect!["syntax error: unexpected end of input, expected end of block (in chat_template:1)"]
+        .assert_eq(&fault("{% generation"));
+}
+
 #[test]
 fn messages_name_the_file_and_the_roles() {
     check_render(
