@@ -36,12 +36,12 @@ pub fn open(reference: &str, world: &World, quiet: bool) -> Result<Checkpoint, F
 
 /// The causal language model of an opened folder.
 pub fn causal(model: &Checkpoint, device: sluice_stages::Device) -> Result<CausalModel, Failure> {
-    load(model, device, load_causal)
+    load(model, device, |checkpoint, device| load_causal(checkpoint, device))
 }
 
 /// The reward model of an opened folder.
 pub fn reward(model: &Checkpoint, device: sluice_stages::Device) -> Result<RewardModel, Failure> {
-    load(model, device, load_reward)
+    load(model, device, |checkpoint, device| load_reward(checkpoint, device))
 }
 
 fn load<M>(

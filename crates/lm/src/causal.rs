@@ -12,6 +12,7 @@ use crate::kernel::{AttentionSpec, CachedSegment, LayerCache};
 use crate::nn::laid_out;
 use crate::packed::Packed;
 use crate::params::Parameters;
+use crate::precision::Precision;
 
 /// A language model that reads padding-free batches and predicts the next token of each position.
 pub trait CausalLm: Parameters + Clone {
@@ -50,7 +51,7 @@ pub trait CausalLm: Parameters + Clone {
 pub struct KvCache {
     /// Keys and values, one entry a layer.
     pub layers: Vec<LayerCache>,
-    /// The vocabulary head `[d, w]`, laid out once for products with few rows.
+    /// The vocabulary head `[d, w]`, in f32 laid out once for products with few rows.
     pub head_dw: Tensor<2>,
 }
 
@@ -63,9 +64,14 @@ impl KvCache {
         n_slots: usize,
         capacity: usize,
     ) -> Self {
-        let device = head_wd.device();
-        let layers = layers.map(|spec| LayerCache::new(n_slots, capacity, spec, &device)).collect();
-        Self { layers, head_dw: laid_out(head_wd.transpose()) }
+        let (device, dtype) = (head_wd.device(), head_wd.dtype());
+        let layers = layers.map(|spec| LayerCache::new(n_slots, capacity, spec, &device, dtype)).collect();
+        let head_dw = match Precision::of(&head_wd) {
+            Precision::F32 => laid_out(head_wd.transpose()),
+            // The products in bf16 read either layout equally fast, and a second head is a tenth of a model.
+            Precision::Bf16 => head_wd.transpose(),
+        };
+        Self { layers, head_dw }
     }
 
     /// Copies the first `n_tokens` of slot `from` to slot `to`.

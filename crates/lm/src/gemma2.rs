@@ -13,10 +13,13 @@ use burn::tensor::{Device, Tensor};
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
 use crate::config::{Attention, Gemma2Config};
-use crate::kernel::{Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, next_logits, rms_norm, token_logps};
+use crate::kernel::{
+    Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, logits, next_logits, rms_norm, token_logps,
+};
 use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
+use crate::precision::Precision;
 use crate::weights::Loader;
 
 /// A Gemma 2 body with its tied vocabulary head.
@@ -95,7 +98,9 @@ impl Gemma2 {
     }
 
     fn embedded(&self, ids: &[u32]) -> Tensor<2> {
-        embed(&self.embed_tokens, ids).mul_scalar((self.config.hidden_size as f64).sqrt())
+        // The published code holds the factor in the activations' type: 59.75 instead of 59.8665 for the 9b in bf16.
+        let factor = Precision::of(&self.embed_tokens).round_scalar((self.config.hidden_size as f64).sqrt());
+        embed(&self.embed_tokens, ids).mul_scalar(factor)
     }
 
     fn body(&self, ids: &[u32], mut context: Context<'_>) -> Tensor<2> {
@@ -185,11 +190,7 @@ impl CausalLm for Gemma2 {
     }
 
     fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
-        let logits_mw = pick(hidden_nd, rows).matmul(self.head().transpose());
-        match self.config.final_softcap {
-            Some(cap) => logits_mw.div_scalar(cap).tanh().mul_scalar(cap),
-            None => logits_mw,
-        }
+        logits(pick(hidden_nd, rows), self.head(), self.config.final_softcap)
     }
 
     fn device(&self) -> Device {

@@ -1,18 +1,23 @@
 //! The fused operations of the models, as an extension of Burn's backends.
 //!
 //! Owns the operations whose plain composition of tensor operations is slow: root-mean-square norm, attention, gated
-//! units, the vocabulary head, the optimiser step. Each has a hand-written CPU version with its own backward pass on Burn's tape.
+//! units, the vocabulary head, the optimiser step. Each has a hand-written f32 version for the CPU with its own backward
+//! pass on Burn's tape; in bf16 and on a GPU the plain composition runs.
 //! Knows nothing of architectures: what a model needs to say about an operation is in its `Spec`.
 //!
 //! n tokens, d hidden size, m picked rows, w vocabulary
 
 pub mod attention;
 mod autodiff;
+#[cfg(feature = "cuda")]
+mod cube;
 mod flex;
 pub mod glu;
+mod half;
 mod head;
 pub mod math;
 mod norm;
+mod plain;
 #[cfg(test)]
 mod reference;
 
@@ -21,14 +26,16 @@ use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchTensor, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::precision::Precision;
 
 pub use attention::{AttentionSpec, CacheLayout, CachedSegment, Rope, SlotCopy};
 pub use glu::Activation;
 pub use norm::RmsNormSpec;
 
 /// Differentiable operations. `*_backward` gives the gradients of its forward in argument order.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub trait Kernels: Backend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, spec: RmsNormSpec) -> FloatTensor<Self>;
     fn rms_norm_backward(
@@ -92,9 +99,12 @@ pub struct AdamWSpec {
 }
 
 /// Operations outside the tape.
-#[backend_extension(Flex)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex)]
 #[expect(clippy::too_many_arguments, reason = "five tensors, and what says how to read them")]
 pub trait PlainKernels: Backend {
+    /// `x · weight`.
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// Attention of new tokens over their slots' caches; gives back output, keys and values.
     fn cached_attention(
         q: FloatTensor<Self>,
@@ -168,6 +178,22 @@ pub fn token_logps(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], s
     Tensor::from_dispatch(out)
 }
 
+/// `x[n, k] · weight[k, m]`, on the tape when either is.
+pub fn product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
+    // In f32 the backend's own product is as good; on the tape it also is the one that has a gradient.
+    if Precision::of(&x) == Precision::F32 || x.is_autodiff() || weight.is_autodiff() {
+        return x.matmul(weight.clone());
+    }
+    Tensor::from_dispatch(<Dispatch as PlainKernels>::product(x.into_dispatch(), weight.clone().into_dispatch()))
+}
+
+/// `softcap(hidden · tableᵀ)` `[m, w]` with `table[w, d]`, all of it at once.
+pub fn logits(hidden_md: Tensor<2>, table_wd: Tensor<2>, softcap: Option<f64>) -> Tensor<2> {
+    let held = Precision::of(&hidden_md);
+    let logits_mw = Precision::F32.hold(product(hidden_md, &table_wd.transpose()));
+    held.hold(plain::softcap(logits_mw, softcap.map(|cap| cap as f32), held))
+}
+
 /// Keys and values of past tokens of one layer.
 #[derive(Debug)]
 pub struct LayerCache {
@@ -180,11 +206,11 @@ pub struct LayerCache {
 
 impl LayerCache {
     /// Room for `capacity` tokens in each of `n_slots`.
-    pub fn new(n_slots: usize, capacity: usize, spec: &AttentionSpec, device: &burn::tensor::Device) -> Self {
+    pub fn new(n_slots: usize, capacity: usize, spec: &AttentionSpec, device: &Device, dtype: DType) -> Self {
         let len = n_slots * spec.n_kv_heads * spec.head_dim * capacity;
         Self {
-            keys: Some(Tensor::zeros([len], device)),
-            values: Some(Tensor::zeros([len], device)),
+            keys: Some(Tensor::zeros([len], (device, dtype))),
+            values: Some(Tensor::zeros([len], (device, dtype))),
             layout: CacheLayout { capacity },
             n_kv_heads: spec.n_kv_heads,
             head_dim: spec.head_dim,

@@ -15,6 +15,7 @@ pub mod model;
 mod nn;
 pub mod packed;
 pub mod params;
+pub mod precision;
 pub mod reward;
 pub mod sampling;
 pub mod template;

@@ -12,7 +12,9 @@ use burn::tensor::{Device, Tensor};
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
 use crate::config::LlamaConfig;
-use crate::kernel::{Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, next_logits, rms_norm, token_logps};
+use crate::kernel::{
+    Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, logits, next_logits, rms_norm, token_logps,
+};
 use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
@@ -150,7 +152,7 @@ impl CausalLm for Llama {
     }
 
     fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
-        pick(hidden_nd, rows).matmul(self.head().transpose())
+        logits(pick(hidden_nd, rows), self.head(), None)
     }
 
     fn device(&self) -> Device {

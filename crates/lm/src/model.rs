@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
+use half::bf16;
 
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -16,6 +17,7 @@ use crate::kernel::CachedSegment;
 use crate::llama::Llama;
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
+use crate::precision::Placement;
 use crate::reward::{ArmoRm, ArmoRmConfig, Classifier, RewardModel};
 use crate::template::Message;
 use crate::weights::{Loader, WeightSource};
@@ -68,12 +70,17 @@ impl WeightSource for CheckpointSource<'_> {
         self.used.push(name.to_owned());
         self.checkpoint.tensor_f32(name, shape)
     }
+
+    fn read_bf16(&mut self, name: &str, shape: &[usize]) -> Result<Vec<bf16>, CheckpointError> {
+        self.used.push(name.to_owned());
+        Ok(self.checkpoint.weights.tensor(name, shape)?)
+    }
 }
 
-/// Loads a checkpoint that must be a causal language model, in f32.
-pub fn load_causal(checkpoint: &Checkpoint, device: &Device) -> Result<CausalModel, LoadError> {
+/// Loads a checkpoint that must be a causal language model; onto a device alone, in f32.
+pub fn load_causal(checkpoint: &Checkpoint, placement: impl Into<Placement>) -> Result<CausalModel, LoadError> {
     let mut source = CheckpointSource::new(checkpoint);
-    let model = causal_from(checkpoint, &mut source, device)?;
+    let model = causal_from(checkpoint, &mut source, placement)?;
     source.finish()?;
     Ok(model)
 }
@@ -82,22 +89,22 @@ pub fn load_causal(checkpoint: &Checkpoint, device: &Device) -> Result<CausalMod
 pub fn causal_from(
     checkpoint: &Checkpoint,
     source: &mut dyn WeightSource,
-    device: &Device,
+    placement: impl Into<Placement>,
 ) -> Result<CausalModel, LoadError> {
     if checkpoint.config.head != Head::CausalLm {
         return Err(wrong_head(checkpoint, "a causal language model"));
     }
-    let mut loader = Loader::new(source, device);
+    let mut loader = Loader::new(source, placement);
     Ok(match &checkpoint.config.model {
         ModelConfig::Gemma2(config) => CausalModel::Gemma2(Gemma2::load(config, &mut loader)?),
         ModelConfig::Llama(config) => CausalModel::Llama(Llama::load(config, &mut loader)?),
     })
 }
 
-/// Loads a checkpoint that must be a reward model with one score, in f32.
-pub fn load_reward(checkpoint: &Checkpoint, device: &Device) -> Result<RewardModel, LoadError> {
+/// Loads a checkpoint that must be a reward model with one score; onto a device alone, in f32. Its head is always in f32.
+pub fn load_reward(checkpoint: &Checkpoint, placement: impl Into<Placement>) -> Result<RewardModel, LoadError> {
     let mut source = CheckpointSource::new(checkpoint);
-    let model = reward_from(checkpoint, &mut source, device)?;
+    let model = reward_from(checkpoint, &mut source, placement)?;
     source.finish()?;
     Ok(model)
 }
@@ -106,14 +113,14 @@ pub fn load_reward(checkpoint: &Checkpoint, device: &Device) -> Result<RewardMod
 pub fn reward_from(
     checkpoint: &Checkpoint,
     source: &mut dyn WeightSource,
-    device: &Device,
+    placement: impl Into<Placement>,
 ) -> Result<RewardModel, LoadError> {
     let config = &checkpoint.config;
     match config.head {
         Head::CausalLm => Err(wrong_head(checkpoint, "a reward model")),
-        Head::ArmoRm { .. } => Ok(RewardModel::ArmoRm(armorm_from(config, checkpoint, source, device)?)),
+        Head::ArmoRm { .. } => Ok(RewardModel::ArmoRm(armorm_from(config, checkpoint, source, placement)?)),
         Head::SequenceClassification { num_labels: 1 } => {
-            Ok(classifier_from(config, &mut Loader::new(source, device))?)
+            Ok(classifier_from(config, &mut Loader::new(source, placement))?)
         }
         Head::SequenceClassification { num_labels: n_outputs } => {
             Err(LoadError::Outputs { folder: checkpoint.folder.clone(), n_outputs })
@@ -141,7 +148,7 @@ pub fn armorm_from(
     config: &Config,
     checkpoint: &Checkpoint,
     source: &mut dyn WeightSource,
-    device: &Device,
+    placement: impl Into<Placement>,
 ) -> Result<ArmoRm, LoadError> {
     let (
         ModelConfig::Llama(body),
@@ -158,7 +165,7 @@ pub fn armorm_from(
         pad_id: config.pad_token_id,
         gating_pattern: gating_pattern(checkpoint)?,
     };
-    let mut loader = Loader::new(source, device);
+    let mut loader = Loader::new(source, placement);
     let body = Llama::load_body(body, &mut loader)?;
     Ok(ArmoRm::load(body, head, &mut loader)?)
 }

@@ -60,6 +60,6 @@ pub fn pick(hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
 
 /// The same matrix with its storage in row order, whatever view it was.
 pub fn laid_out(matrix: Tensor<2>) -> Tensor<2> {
-    let device = matrix.device();
-    Tensor::from_data(matrix.into_data(), &device)
+    let (device, dtype) = (matrix.device(), matrix.dtype());
+    Tensor::from_data(matrix.into_data(), (&device, dtype))
 }

@@ -6,7 +6,7 @@
 //! n tokens, b conversations, d hidden size, o objectives
 
 use burn::tensor::activation::{relu, softmax};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::causal::CausalLm;
 use crate::checkpoint::CheckpointError;
@@ -15,6 +15,7 @@ use crate::llama::Llama;
 use crate::nn::pick;
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
+use crate::precision::Precision;
 use crate::weights::{Loader, values};
 
 /// What a reward model says of one conversation.
@@ -58,7 +59,7 @@ impl HeadDtype {
     fn round<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => x,
-            Self::Bf16 => x.cast(FloatDType::BF16).cast(FloatDType::F32),
+            Self::Bf16 => Precision::Bf16.round(x),
         }
     }
 }
@@ -113,14 +114,14 @@ pub struct Classifier<B> {
 impl<B: CausalLm> Classifier<B> {
     /// Puts the score weight `[1, d]` of a checkpoint on a loaded body.
     pub fn load(body: B, d: usize, pad_id: Option<u32>, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
-        let score = loader.linear("score.weight", d, 1)?;
+        let score = loader.in_f32().linear("score.weight", d, 1)?;
         Ok(Self { body, score, pad_id })
     }
 
     fn score(&self, conversations: &[Vec<u32>], head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
         let batch = Packed::new(conversations);
         let rows = read_rows(&batch, |ids| ids.iter().rposition(|id| Some(*id) != self.pad_id))?;
-        let hidden_bd = head.round(pick(self.body.hidden(&batch), &rows));
+        let hidden_bd = head.round(Precision::F32.hold(pick(self.body.hidden(&batch), &rows)));
         let scores_b1 = head.round(hidden_bd.matmul(head.round(self.score.clone())));
         Ok(values(scores_b1)
             .into_iter()
@@ -174,6 +175,7 @@ impl ArmoRm {
     /// Puts the head of a checkpoint on a loaded body.
     pub fn load(body: Llama, config: ArmoRmConfig, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
         let (d, o, h) = (body.config().hidden_size, config.n_objectives, config.gating_hidden_dim);
+        let loader = loader.in_f32();
         let regression = loader.linear("regression_layer.weight", d, o)?;
         let transform = loader.matrix("reward_transform_matrix", [o, o])?;
         let mut gating = Vec::with_capacity(config.gating_n_hidden + 1);
@@ -236,9 +238,10 @@ impl ArmoRm {
         gate_rows: &[usize],
         dtype: HeadDtype,
     ) -> ArmoRmOutput {
-        let reward_bd = dtype.round(pick(hidden_nd.clone(), reward_rows));
+        let picked = |rows| dtype.round(Precision::F32.hold(pick(hidden_nd.clone(), rows)));
+        let reward_bd = picked(reward_rows);
         let rewards = dtype.round(reward_bd.matmul(dtype.round(self.regression.clone())));
-        let mut x = dtype.round(pick(hidden_nd, gate_rows));
+        let mut x = picked(gate_rows);
         for (i, (weight, bias)) in self.gating.iter().enumerate() {
             let product = x.matmul(dtype.round(weight.clone()));
             x = dtype.round(product + dtype.round(bias.clone()).unsqueeze::<2>());

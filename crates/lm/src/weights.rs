@@ -3,67 +3,98 @@
 //! Owns the passage between the two layouts of a linear weight and the drawing of fresh weights. Knows nothing of file
 //! formats: a source hands over the values of one named tensor at a time, so that loading streams.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
+use half::bf16;
+use rayon::prelude::*;
 
 use crate::checkpoint::CheckpointError;
 use crate::params::ParamMut;
+use crate::precision::{Placement, Precision};
 
 /// Where the values of a model's tensors come from.
 pub trait WeightSource {
     /// The values of tensor `name` in row order, which must have `shape`.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError>;
+
+    /// As [`WeightSource::read`], rounded to bf16.
+    fn read_bf16(&mut self, name: &str, shape: &[usize]) -> Result<Vec<bf16>, CheckpointError> {
+        Ok(self.read(name, shape)?.into_iter().map(bf16::from_f32).collect())
+    }
 }
 
 /// Reads tensors from a source onto a device.
 pub struct Loader<'a> {
     source: &'a mut dyn WeightSource,
-    device: Device,
+    placement: Placement,
 }
 
 impl<'a> Loader<'a> {
-    /// A loader that puts what it reads onto `device`.
-    pub fn new(source: &'a mut dyn WeightSource, device: &Device) -> Self {
-        Self { source, device: device.clone() }
+    /// A loader that puts what it reads where `placement` says, and holds it as it says.
+    pub fn new(source: &'a mut dyn WeightSource, placement: impl Into<Placement>) -> Self {
+        Self { source, placement: placement.into() }
+    }
+
+    /// From here on tensors are held in f32, as the heads of reward models are.
+    pub fn in_f32(&mut self) -> &mut Self {
+        self.placement.precision = Precision::F32;
+        self
     }
 
     /// A vector of `n` values.
     pub fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<1>, CheckpointError> {
-        let values = self.source.read(name, &[n])?;
-        Ok(Tensor::from_data(TensorData::new(values, [n]), &self.device))
+        let data = self.read(name, &[n], None)?;
+        Ok(self.tensor(data))
     }
 
     /// A matrix held as published.
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, CheckpointError> {
-        let values = self.source.read(name, &shape)?;
-        Ok(Tensor::from_data(TensorData::new(values, shape), &self.device))
+        let data = self.read(name, &shape, None)?;
+        Ok(self.tensor(data))
     }
 
     /// A linear weight, published `[out, in]`, held `[in, out]`.
     pub fn linear(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Tensor<2>, CheckpointError> {
-        let values = transposed(&self.source.read(name, &[n_out, n_in])?, n_out, n_in);
-        Ok(Tensor::from_data(TensorData::new(values, [n_in, n_out]), &self.device))
+        let data = self.read(name, &[n_out, n_in], Some([n_out, n_in]))?;
+        Ok(self.tensor(data))
     }
 
-    /// Where the tensors go.
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// The values of a tensor in the run-time type, turned where they are a matrix to be turned.
+    fn read(&mut self, name: &str, shape: &[usize], turn: Option<[usize; 2]>) -> Result<TensorData, CheckpointError> {
+        let held_shape = turn.map_or_else(|| shape.to_vec(), |[n_rows, n_columns]| vec![n_columns, n_rows]);
+        Ok(match self.placement.precision {
+            Precision::F32 => TensorData::new(held(self.source.read(name, shape)?, turn), held_shape),
+            Precision::Bf16 => TensorData::new(held(self.source.read_bf16(name, shape)?, turn), held_shape),
+        })
+    }
+
+    fn tensor<const D: usize>(&self, data: TensorData) -> Tensor<D> {
+        let Placement { device, precision } = &self.placement;
+        Tensor::from_data(data, (device, precision.dtype()))
+    }
+}
+
+fn held<T: Copy + Default + Send + Sync>(values: Vec<T>, turn: Option<[usize; 2]>) -> Vec<T> {
+    match turn {
+        Some([n_rows, n_columns]) => transposed(&values, n_rows, n_columns),
+        None => values,
     }
 }
 
 /// A `[rows, columns]` matrix in row order, turned to `[columns, rows]`.
-fn transposed(values: &[f32], n_rows: usize, n_columns: usize) -> Vec<f32> {
+fn transposed<T: Copy + Default + Send + Sync>(values: &[T], n_rows: usize, n_columns: usize) -> Vec<T> {
     // Square tiles keep both sides of the copy within a few cache lines.
     const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for row_tile in (0..n_rows).step_by(TILE) {
-        for column_tile in (0..n_columns).step_by(TILE) {
-            for row in row_tile..(row_tile + TILE).min(n_rows) {
-                for column in column_tile..(column_tile + TILE).min(n_columns) {
-                    out[column * n_rows + row] = values[row * n_columns + column];
+    let mut out = vec![T::default(); values.len()];
+    out.par_chunks_mut((TILE * n_rows).max(1)).enumerate().for_each(|(tile, out)| {
+        let first_column = tile * TILE;
+        for row_tile in (0..n_rows).step_by(TILE) {
+            for (column, out) in out.chunks_exact_mut(n_rows).enumerate() {
+                for row in row_tile..(row_tile + TILE).min(n_rows) {
+                    out[row] = values[row * n_columns + first_column + column];
                 }
             }
         }
-    }
+    });
     out
 }
 

@@ -40,7 +40,7 @@ pub enum ModelError {
 impl Policy {
     /// Loads the model of a role, which must be a causal language model.
     pub fn load(context: &StageContext<'_>, role: &str) -> Result<Self, StageError> {
-        let (checkpoint, model, digest) = load(context, role, load_causal)?;
+        let (checkpoint, model, digest) = load(context, role, |checkpoint, device| load_causal(checkpoint, device))?;
         Ok(Self { checkpoint, model, digest })
     }
 }
@@ -48,7 +48,7 @@ impl Policy {
 impl Judge {
     /// Loads the model of a role, which must be a reward model with one score.
     pub fn load(context: &StageContext<'_>, role: &str) -> Result<Self, StageError> {
-        let (checkpoint, model, digest) = load(context, role, load_reward)?;
+        let (checkpoint, model, digest) = load(context, role, |checkpoint, device| load_reward(checkpoint, device))?;
         Ok(Self { checkpoint, model, digest })
     }
 }

@@ -6,8 +6,9 @@
 //! t tokens of one sequence, h query heads, g key heads, d head dim
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::math::{self, accumulate_rows, axpy, vectorized};
@@ -20,6 +21,8 @@ pub struct Rope {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// The tables as tensors, on the device that asked first.
+    on_device: OnceLock<(Device, [Tensor<2>; 2])>,
 }
 
 impl Rope {
@@ -29,7 +32,7 @@ impl Rope {
         let angles = (0..n_positions)
             .flat_map(|position| inverse_frequencies.iter().map(move |frequency| position as f32 * frequency));
         let (cos, sin) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
-        Self { half, cos, sin }
+        Self { half, cos, sin, on_device: OnceLock::new() }
     }
 
     /// Number of positions the tables reach.
@@ -51,9 +54,17 @@ impl Rope {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn tables(&self) -> (&[f32], &[f32], usize) {
-        (&self.cos, &self.sin, self.half)
+    /// Cosines and sines as tensors `[position, d / 2]` in f32.
+    pub(super) fn on(&self, device: &Device) -> (Tensor<2>, Tensor<2>) {
+        let make = || {
+            [&self.cos, &self.sin].map(|table| {
+                let data = TensorData::new(table.clone(), [self.n_positions(), self.half]);
+                Tensor::from_data(data, (device, DType::F32))
+            })
+        };
+        let (first, tables) = self.on_device.get_or_init(|| (device.clone(), make()));
+        let [cos, sin] = if first == device { tables.clone() } else { make() };
+        (cos, sin)
     }
 }
 

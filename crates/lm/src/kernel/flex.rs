@@ -1,7 +1,8 @@
 //! The fused operations on Burn's CPU backend.
 //!
 //! Owns the passage from Burn's tensors to plain slices and back. The arithmetic is in the files beside this one; the
-//! large products stay with the backend's own matrix multiplication.
+//! large products stay with the backend's own matrix multiplication. The kernels here compute in f32; tensors in bf16 go
+//! through the plain composition.
 //!
 //! m picked rows, d hidden size, w vocabulary
 
@@ -12,13 +13,13 @@ use burn::backend::flex::FlexDevice;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Shape, Slice, TensorData};
+use burn::tensor::{DType, Shape, Slice, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::math::{self, vectorized};
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
-    attention, glu, head, norm,
+    attention, glu, half, head, norm, plain,
 };
 
 type CpuTensor = FloatTensor<Flex>;
@@ -46,12 +47,28 @@ fn transpose(matrix: &CpuTensor) -> CpuTensor {
     Flex::float_swap_dims(matrix.clone(), 0, 1)
 }
 
-fn chunks(n_rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..n_rows).step_by(head::CHUNK_ROWS).map(move |start| start..(start + head::CHUNK_ROWS).min(n_rows))
+fn is_half(tensor: &CpuTensor) -> bool {
+    tensor.dtype() == DType::BF16
+}
+
+fn lift<const D: usize>(tensor: CpuTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(tensor)
+}
+
+fn lower<const D: usize>(tensor: Tensor<D>) -> CpuTensor {
+    tensor.try_into_primitive::<Flex>().expect("a plain operation stays on its backend and off the tape")
+}
+
+/// A vector as a matrix of one row, which the plain operations take.
+fn row(vector: CpuTensor) -> Tensor<2> {
+    lift::<1>(vector).unsqueeze()
 }
 
 impl Kernels for Flex {
     fn rms_norm(x: CpuTensor, weight: CpuTensor, spec: RmsNormSpec) -> CpuTensor {
+        if is_half(&x) {
+            return lower(plain::rms_norm(lift(x), row(weight), spec));
+        }
         let (x, weight) = (contiguous(x), contiguous(weight));
         wrap(norm::forward(elements(&x), elements(&weight), spec), x.shape())
     }
@@ -62,6 +79,11 @@ impl Kernels for Flex {
         grad: CpuTensor,
         spec: RmsNormSpec,
     ) -> (CpuTensor, CpuTensor) {
+        if is_half(&x) {
+            let norm = |[x, weight]: [Tensor<2>; 2]| plain::rms_norm(x, weight, spec);
+            let [dx, dw] = plain::gradients([lift(x), row(weight)], lift(grad), norm);
+            return (lower(dx), lower(dw.squeeze_dim::<1>(0)));
+        }
         let (x, weight, grad) = (contiguous(x), contiguous(weight), contiguous(grad));
         let (dx, dw) = norm::backward(elements(&x), elements(&weight), elements(&grad), spec);
         (wrap(dx, x.shape()), wrap(dw, weight.shape()))
@@ -74,6 +96,9 @@ impl Kernels for Flex {
         segments: Arc<[Range<usize>]>,
         spec: Arc<AttentionSpec>,
     ) -> CpuTensor {
+        if is_half(&q) {
+            return lower(plain::self_attention(lift(q), lift(k), lift(v), &segments, &spec));
+        }
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
         let out = attention::forward(elements(&q), elements(&k), elements(&v), &segments, &spec);
         wrap(out, q.shape())
@@ -87,6 +112,11 @@ impl Kernels for Flex {
         segments: Arc<[Range<usize>]>,
         spec: Arc<AttentionSpec>,
     ) -> (CpuTensor, CpuTensor, CpuTensor) {
+        if is_half(&q) {
+            let attend = |[q, k, v]: [Tensor<2>; 3]| plain::self_attention(q, k, v, &segments, &spec);
+            let [dq, dk, dv] = plain::gradients([lift(q), lift(k), lift(v)], lift(grad), attend);
+            return (lower(dq), lower(dk), lower(dv));
+        }
         let (q, k, v, grad) = (contiguous(q), contiguous(k), contiguous(v), contiguous(grad));
         let (dq, dk, dv) =
             attention::backward(elements(&q), elements(&k), elements(&v), elements(&grad), &segments, &spec);
@@ -94,19 +124,30 @@ impl Kernels for Flex {
     }
 
     fn glu(gate: CpuTensor, up: CpuTensor, activation: Activation) -> CpuTensor {
+        if is_half(&gate) {
+            return lower(plain::glu(lift(gate), lift(up), activation));
+        }
         let (gate, up) = (contiguous(gate), contiguous(up));
         wrap(glu::forward(elements(&gate), elements(&up), activation), gate.shape())
     }
 
     fn glu_backward(gate: CpuTensor, up: CpuTensor, grad: CpuTensor, activation: Activation) -> (CpuTensor, CpuTensor) {
+        if is_half(&gate) {
+            let unit = |[gate, up]: [Tensor<2>; 2]| plain::glu(gate, up, activation);
+            let [dgate, dup] = plain::gradients([lift(gate), lift(up)], lift(grad), unit);
+            return (lower(dgate), lower(dup));
+        }
         let (gate, up, grad) = (contiguous(gate), contiguous(up), contiguous(grad));
         let (dgate, dup) = glu::backward(elements(&gate), elements(&up), elements(&grad), activation);
         (wrap(dgate, gate.shape()), wrap(dup, up.shape()))
     }
 
     fn token_logps(hidden: CpuTensor, table: CpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> CpuTensor {
+        if is_half(&hidden) {
+            return lower(plain::token_logps_by_chunks(lift(hidden), lift(table), &targets, softcap));
+        }
         let mut out = Vec::with_capacity(targets.len());
-        for range in chunks(targets.len()) {
+        for range in head::chunks(targets.len(), table.shape()[0]) {
             let mut logits = Flex::float_matmul(rows(&hidden, range.clone()), transpose(&table));
             out.extend(head::logps(logits.storage_mut::<f32>(), &targets[range], softcap));
         }
@@ -121,10 +162,15 @@ impl Kernels for Flex {
         targets: Arc<[u32]>,
         softcap: Option<f32>,
     ) -> (CpuTensor, CpuTensor) {
+        if is_half(&hidden) {
+            let (dhidden, dtable) =
+                plain::token_logps_gradient(lift(hidden), lift(table), lift(grad), &targets, softcap);
+            return (lower(dhidden), lower(dtable));
+        }
         let grad = contiguous(grad);
         let mut dhidden = Vec::with_capacity(hidden.shape().num_elements());
         let mut dtable: Option<CpuTensor> = None;
-        for range in chunks(targets.len()) {
+        for range in head::chunks(targets.len(), table.shape()[0]) {
             let hidden = rows(&hidden, range.clone());
             let mut logits = Flex::float_matmul(hidden.clone(), transpose(&table));
             let grad = &elements(&grad)[range.clone()];
@@ -143,6 +189,10 @@ impl Kernels for Flex {
 }
 
 impl PlainKernels for Flex {
+    fn product(x: CpuTensor, weight: CpuTensor) -> CpuTensor {
+        if is_half(&x) { half::product(&x, &weight) } else { Flex::float_matmul(x, weight) }
+    }
+
     fn cached_attention(
         q: CpuTensor,
         k: CpuTensor,
@@ -153,6 +203,12 @@ impl PlainKernels for Flex {
         segments: Arc<[CachedSegment]>,
         spec: Arc<AttentionSpec>,
     ) -> (CpuTensor, CpuTensor, CpuTensor) {
+        if is_half(&q) {
+            let [q, k, v] = [q, k, v].map(lift::<2>);
+            let (out, keys, values) =
+                plain::cached_attention(q, k, v, lift(keys), lift(values), layout, &segments, &spec);
+            return (lower(out), lower(keys), lower(values));
+        }
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
         let out = attention::cached(
             elements(&q),
@@ -173,11 +229,18 @@ impl PlainKernels for Flex {
         layout: CacheLayout,
         copy: SlotCopy,
     ) -> (CpuTensor, CpuTensor) {
+        if is_half(&keys) {
+            let (keys, values) = plain::copy_slot(lift(keys), lift(values), layout, copy);
+            return (lower(keys), lower(values));
+        }
         attention::copy_slot(keys.storage_mut::<f32>(), values.storage_mut::<f32>(), layout, copy);
         (keys, values)
     }
 
     fn next_logits(hidden: CpuTensor, head: CpuTensor, softcap: Option<f32>) -> CpuTensor {
+        if is_half(&hidden) {
+            return lower(plain::next_logits(lift(hidden), lift(head), softcap));
+        }
         let mut logits = Flex::float_matmul(hidden, head);
         if let Some(cap) = softcap {
             let block = |block: &mut [f32]| {

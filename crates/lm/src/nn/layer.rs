@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 
 use super::Context;
 use crate::checkpoint::CheckpointError;
-use crate::kernel::{Activation, AttentionSpec, glu};
+use crate::kernel::{Activation, AttentionSpec, glu, product};
 use crate::params::ParamMut;
 use crate::weights::Loader;
 
@@ -50,10 +50,10 @@ impl SelfAttention {
 
     /// What layer number `layer` reads from its context: `[n, d]` to `[n, d]`.
     pub fn forward(&self, h_nd: Tensor<2>, layer: usize, context: &mut Context<'_>) -> Tensor<2> {
-        let q = h_nd.clone().matmul(self.q_proj.clone());
-        let k = h_nd.clone().matmul(self.k_proj.clone());
-        let v = h_nd.matmul(self.v_proj.clone());
-        context.attend(layer, q, k, v, &self.spec).matmul(self.o_proj.clone())
+        let q = product(h_nd.clone(), &self.q_proj);
+        let k = product(h_nd.clone(), &self.k_proj);
+        let v = product(h_nd, &self.v_proj);
+        product(context.attend(layer, q, k, v, &self.spec), &self.o_proj)
     }
 
     /// Visits the projections in the order they are read.
@@ -93,9 +93,9 @@ impl Mlp {
 
     /// `[n, d]` to `[n, d]`.
     pub fn forward(&self, h_nd: Tensor<2>) -> Tensor<2> {
-        let gate_nf = h_nd.clone().matmul(self.gate_proj.clone());
-        let up_nf = h_nd.matmul(self.up_proj.clone());
-        glu(gate_nf, up_nf, self.activation).matmul(self.down_proj.clone())
+        let gate_nf = product(h_nd.clone(), &self.gate_proj);
+        let up_nf = product(h_nd, &self.up_proj);
+        product(glu(gate_nf, up_nf, self.activation), &self.down_proj)
     }
 
     /// Visits the projections in the order they are read.

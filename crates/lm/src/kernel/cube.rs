@@ -1,0 +1,136 @@
+//! The fused operations on CubeCL devices, which are Burn's GPUs: all of them as plain compositions, which Burn fuses where
+//! it can. A kernel that is worth writing takes the place of one of them here, and is tested against it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use burn::backend::Cube;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::Tensor;
+
+use super::{
+    Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
+    plain,
+};
+
+type GpuTensor = FloatTensor<Cube>;
+
+fn lift<const D: usize>(tensor: GpuTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Cube>(tensor)
+}
+
+fn lower<const D: usize>(tensor: Tensor<D>) -> GpuTensor {
+    tensor.try_into_primitive::<Cube>().expect("a plain operation stays on its backend and off the tape")
+}
+
+/// A vector as a matrix of one row, which the plain operations take.
+fn row(vector: GpuTensor) -> Tensor<2> {
+    lift::<1>(vector).unsqueeze()
+}
+
+impl Kernels for Cube {
+    fn rms_norm(x: GpuTensor, weight: GpuTensor, spec: RmsNormSpec) -> GpuTensor {
+        lower(plain::rms_norm(lift(x), row(weight), spec))
+    }
+
+    fn rms_norm_backward(
+        x: GpuTensor,
+        weight: GpuTensor,
+        grad: GpuTensor,
+        spec: RmsNormSpec,
+    ) -> (GpuTensor, GpuTensor) {
+        let norm = |[x, weight]: [Tensor<2>; 2]| plain::rms_norm(x, weight, spec);
+        let [dx, dw] = plain::gradients([lift(x), row(weight)], lift(grad), norm);
+        (lower(dx), lower(dw.squeeze_dim::<1>(0)))
+    }
+
+    fn self_attention(
+        q: GpuTensor,
+        k: GpuTensor,
+        v: GpuTensor,
+        segments: Arc<[Range<usize>]>,
+        spec: Arc<AttentionSpec>,
+    ) -> GpuTensor {
+        lower(plain::self_attention(lift(q), lift(k), lift(v), &segments, &spec))
+    }
+
+    fn self_attention_backward(
+        q: GpuTensor,
+        k: GpuTensor,
+        v: GpuTensor,
+        grad: GpuTensor,
+        segments: Arc<[Range<usize>]>,
+        spec: Arc<AttentionSpec>,
+    ) -> (GpuTensor, GpuTensor, GpuTensor) {
+        let attend = |[q, k, v]: [Tensor<2>; 3]| plain::self_attention(q, k, v, &segments, &spec);
+        let [dq, dk, dv] = plain::gradients([lift(q), lift(k), lift(v)], lift(grad), attend);
+        (lower(dq), lower(dk), lower(dv))
+    }
+
+    fn glu(gate: GpuTensor, up: GpuTensor, activation: Activation) -> GpuTensor {
+        lower(plain::glu(lift(gate), lift(up), activation))
+    }
+
+    fn glu_backward(gate: GpuTensor, up: GpuTensor, grad: GpuTensor, activation: Activation) -> (GpuTensor, GpuTensor) {
+        let unit = |[gate, up]: [Tensor<2>; 2]| plain::glu(gate, up, activation);
+        let [dgate, dup] = plain::gradients([lift(gate), lift(up)], lift(grad), unit);
+        (lower(dgate), lower(dup))
+    }
+
+    fn token_logps(hidden: GpuTensor, table: GpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> GpuTensor {
+        lower(plain::token_logps_by_chunks(lift(hidden), lift(table), &targets, softcap))
+    }
+
+    fn token_logps_backward(
+        hidden: GpuTensor,
+        table: GpuTensor,
+        grad: GpuTensor,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+    ) -> (GpuTensor, GpuTensor) {
+        let (dhidden, dtable) = plain::token_logps_gradient(lift(hidden), lift(table), lift(grad), &targets, softcap);
+        (lower(dhidden), lower(dtable))
+    }
+}
+
+impl PlainKernels for Cube {
+    fn product(x: GpuTensor, weight: GpuTensor) -> GpuTensor {
+        Cube::float_matmul(x, weight)
+    }
+
+    fn cached_attention(
+        q: GpuTensor,
+        k: GpuTensor,
+        v: GpuTensor,
+        keys: GpuTensor,
+        values: GpuTensor,
+        layout: CacheLayout,
+        segments: Arc<[CachedSegment]>,
+        spec: Arc<AttentionSpec>,
+    ) -> (GpuTensor, GpuTensor, GpuTensor) {
+        let [q, k, v] = [q, k, v].map(lift::<2>);
+        let (out, keys, values) = plain::cached_attention(q, k, v, lift(keys), lift(values), layout, &segments, &spec);
+        (lower(out), lower(keys), lower(values))
+    }
+
+    fn copy_slot(keys: GpuTensor, values: GpuTensor, layout: CacheLayout, copy: SlotCopy) -> (GpuTensor, GpuTensor) {
+        let (keys, values) = plain::copy_slot(lift(keys), lift(values), layout, copy);
+        (lower(keys), lower(values))
+    }
+
+    fn next_logits(hidden: GpuTensor, head: GpuTensor, softcap: Option<f32>) -> GpuTensor {
+        lower(plain::next_logits(lift(hidden), lift(head), softcap))
+    }
+
+    fn adamw(
+        weight: GpuTensor,
+        first: GpuTensor,
+        second: GpuTensor,
+        grad: GpuTensor,
+        spec: AdamWSpec,
+    ) -> (GpuTensor, GpuTensor, GpuTensor) {
+        let (weight, first, second) = plain::adamw(lift(weight), lift(first), lift(second), lift(grad), spec);
+        (lower(weight), lower(first), lower(second))
+    }
+}
