@@ -16,6 +16,7 @@ use sluice_lm::model::{load_causal, load_reward};
 use sluice_lm::packed::Packed;
 use sluice_lm::params::Parameters;
 use sluice_lm::reward::{HeadDtype, RewardModel};
+use sluice_lm::stack::Stack;
 use sluice_lm::template::Message;
 use sluice_lm::weights::values;
 use sluice_tests::fixture;

@@ -10,8 +10,10 @@ use sluice_lm::causal::CausalLm;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::model::load_causal;
 use sluice_lm::packed::Packed;
+use sluice_lm::stack::Stack;
 use sluice_lm::weights::values;
-use sluice_stages::model::device;
+use sluice_stages::model::placement;
+use sluice_stages::{Place, Precision};
 use sluice_tests::fixture;
 
 /// The models and how far a logit may differ: f32 on both sides, sums in another order.
@@ -21,7 +23,8 @@ const CASES: [(&str, f32); 2] = [("gemma2-tiny", 5e-3), ("gemma2-tiny-bf16", 5e-
 const N_TOKENS: usize = 45;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let gpu = device(sluice_stages::Device::Cuda { index: 0 })?;
+    let gpu = sluice_stages::Device { place: Place::Cuda { index: 0 }, precision: Precision::F32 };
+    let gpu = placement(gpu)?.device;
     let mut n_failed = 0;
     for (name, tolerance) in CASES {
         let checkpoint = Checkpoint::open(&fixture(name))?;

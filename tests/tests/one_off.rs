@@ -61,6 +61,33 @@ fn greedy_continuations_are_those_of_the_reference() {
     }
 }
 
+/// Logits in bf16 are a few hundredths off, and so are the log-probabilities; answers read whole prompts and single tokens.
+#[test]
+fn the_precision_is_chosen_on_the_command_line() {
+    let project = Project::new();
+    let prompt = json!({"prompt": "Count to three, slowly."});
+    project.write("rows.jsonl", &as_jsonl([prompt.clone(), prompt].into_iter()));
+    let pair = json!({"prompt": "Name a colour.", "chosen": "Red, I think.", "rejected": "No."});
+    project.write("pairs.jsonl", &as_jsonl([pair].into_iter()));
+    let model = fixture("gemma2-tiny-bf16").display().to_string();
+    let answer = |dtype: &str| {
+        let arguments = ["generate", "--model", &model, "--input", "rows.jsonl", "--greedy", "--max-new-tokens", "6"];
+        let rows = lines(&project.sluice(arguments.into_iter().chain(["--dtype", dtype, "--json"])).ended(0).out);
+        assert_eq!((&rows[0]["token_ids"], &rows[0]["logprobs"]), (&rows[1]["token_ids"], &rows[1]["logprobs"]));
+        rows[0]["logprobs"][0].clone()
+    };
+    let logp = |dtype: &str| {
+        let arguments = ["logprobs", "--model", &model, "--input", "pairs.jsonl", "--dtype", dtype, "--json"];
+        lines(&project.sluice(arguments).ended(0).out)[0]["chosen_logp_mean"].clone()
+    };
+    for of in [&answer as &dyn Fn(&str) -> Value, &logp] {
+        let (half, full) = (of("bf16"), of("f32"));
+        assert_ne!(half, full);
+        close(&half, &full, 0.2, "bf16 beside f32");
+        assert_eq!(of("auto"), full);
+    }
+}
+
 #[test]
 fn a_prompt_has_the_same_answers_whatever_stands_around_it() {
     let project = Project::new();
@@ -163,7 +190,14 @@ fn a_model_is_looked_into() {
     };
     let model = inspect(&fixture("gemma2-tiny").display().to_string(), 0);
     assert_eq!((&model["architecture"], &model["refused"]), (&json!("Gemma2ForCausalLM"), &json!([])));
-    assert_eq!(model["train_bytes"].as_u64(), model["run_bytes"].as_u64().map(|bytes| bytes * 4));
+    // Weights, their gradients and two moments.
+    let parts = ["weights", "gradients", "moments"].map(|part| model["train_memory"][part].as_u64().expect("a size"));
+    assert_eq!(parts.iter().sum::<u64>(), model["run_bytes"].as_u64().expect("a size") * 4);
+    for kind in ["sample", "train"] {
+        let parts = model[format!("{kind}_memory")].as_object().expect("parts");
+        let sum: u64 = parts.values().filter_map(Value::as_u64).sum();
+        assert_eq!(model[format!("{kind}_bytes")].as_u64(), Some(sum));
+    }
     let refused = inspect("nowhere", 2);
     assert_eq!(list(&refused["refused"]).len(), 1);
 }

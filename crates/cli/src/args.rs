@@ -75,6 +75,10 @@ pub struct Global {
     /// What models run on: auto, cpu or cuda:N [default: auto, which is cuda:0 where a build with CUDA finds a GPU]
     #[arg(long, global = true, value_parser = device, default_value = "auto", hide_default_value = true)]
     pub device: DeviceChoice,
+    /// What models compute in: auto, f32 or bf16 [default: that of the pipeline file, or f32 on the processor]
+    #[arg(long, global = true, value_enum, value_name = "TYPE")]
+    #[arg(hide_possible_values = true)]
+    pub dtype: Option<DtypeChoice>,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -118,6 +122,15 @@ fn device(text: &str) -> Result<DeviceChoice, String> {
         (_, Some(Ok(index))) => Ok(DeviceChoice::Cuda(index)),
         _ => Err("auto, cpu or cuda:N is needed, as in cuda:0".to_owned()),
     }
+}
+
+/// What models compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeChoice {
+    /// What suits the device
+    Auto,
+    F32,
+    Bf16,
 }
 
 /// When to colour.
@@ -392,11 +405,46 @@ pub enum ResponseHeader {
 #[derive(Debug, Subcommand)]
 pub enum Model {
     /// Architecture, parameters, memory, and what would be refused and why
-    Inspect {
-        /// The model folder, or hf://owner/name@revision
-        #[arg(value_name = "DIR")]
-        folder: String,
-    },
+    Inspect(Inspect),
+}
+
+/// `model inspect`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Memory is counted from the model's sizes and the settings below, in the type that --dtype names; the \
+    program itself\nand what its allocator keeps come on top. With --json: run_bytes, sample_bytes and train_bytes, and \
+    their parts in\nsample_memory and train_memory."
+)]
+pub struct Inspect {
+    /// The model folder, or hf://owner/name@revision
+    #[arg(value_name = "DIR")]
+    pub folder: String,
+    /// Answers sampled at one time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = value_parser!(u32).range(1..))]
+    pub max_batch: u32,
+    /// Tokens of the longest prompt
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    pub prompt_tokens: u32,
+    /// Tokens of the longest answer
+    #[arg(long, value_name = "M", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    pub max_new_tokens: u32,
+    /// Tokens of a pass in training
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = value_parser!(u32).range(1..))]
+    pub micro_batch_tokens: u32,
+    /// Whether blocks are computed twice in training: true or false [default: by the size of the model]
+    #[arg(long, value_name = "BOOL")]
+    pub recompute: Option<bool>,
+    /// How trained weights are kept where a step computes in bf16
+    #[arg(long, value_enum, default_value_t = MasterChoice::F32)]
+    pub master: MasterChoice,
+}
+
+/// How trained weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MasterChoice {
+    F32,
+    Split,
+    Stochastic,
 }
 
 #[cfg(test)]

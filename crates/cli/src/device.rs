@@ -1,20 +1,34 @@
-//! What models run on: from the word of the command line to a device that is there. Refuses to know what a model is.
+//! What models run on, and what they compute in: from the words of the command line, or else of the pipeline file, to a device
+//! that is there. Refuses to know what a model is.
 
 use sluice_lm::device::{find_gpu, is_built, keep_kernels, n_gpus};
-use sluice_stages::Device;
+use sluice_spec::Dtype;
+use sluice_stages::{Device, Place, Precision};
 
-use crate::args::{DeviceChoice, Global};
+use crate::args::{DeviceChoice, DtypeChoice, Global};
 use crate::exit::{Exit, Failure};
 use crate::world::World;
 
-/// The device that is meant; whether it is there is for [`found`] to say. Keys depend on it.
-pub fn chosen(choice: DeviceChoice) -> Device {
-    match choice {
-        DeviceChoice::Cpu => Device::Cpu,
-        DeviceChoice::Auto if n_gpus() == 0 => Device::Cpu,
-        DeviceChoice::Auto => Device::Cuda { index: 0 },
-        DeviceChoice::Cuda(index) => Device::Cuda { index },
-    }
+/// The device and the precision that are meant; whether the device is there is for [`found`] to say. Keys depend on both.
+/// `of_file` is what the pipeline file says, if there is one.
+pub fn chosen(global: &Global, of_file: Dtype) -> Device {
+    let place = match global.device {
+        DeviceChoice::Cpu => Place::Cpu,
+        DeviceChoice::Auto if n_gpus() == 0 => Place::Cpu,
+        DeviceChoice::Auto => Place::Cuda { index: 0 },
+        DeviceChoice::Cuda(index) => Place::Cuda { index },
+    };
+    let suits = match place {
+        Place::Cpu => Precision::F32,
+        Place::Cuda { .. } => Precision::Bf16,
+    };
+    let precision = match (global.dtype, of_file) {
+        (Some(DtypeChoice::F32), _) | (None, Dtype::F32) => Precision::F32,
+        (Some(DtypeChoice::Bf16), _) | (None, Dtype::Bf16) => Precision::Bf16,
+        // `auto` on the command line overrules the file.
+        (Some(DtypeChoice::Auto), _) | (None, Dtype::Auto) => suits,
+    };
+    Device { place, precision }
 }
 
 /// Looks whether a device is there, before anything runs on it.
@@ -22,7 +36,7 @@ pub fn chosen(choice: DeviceChoice) -> Device {
 /// # Errors
 /// `Exit::Usage`, with what is missing, for a GPU that this build or this machine has not.
 pub fn found(device: Device, world: &World) -> Result<(), Failure> {
-    let Device::Cuda { index } = device else { return Ok(()) };
+    let Place::Cuda { index } = device.place else { return Ok(()) };
     find_gpu(index).map_err(|error| Failure::new(Exit::Usage, error))?;
     keep_kernels(&world.kernels);
     Ok(())
@@ -30,7 +44,7 @@ pub fn found(device: Device, world: &World) -> Result<(), Failure> {
 
 /// The device of a verb that runs a model at once.
 pub fn ready(global: &Global, world: &World) -> Result<Device, Failure> {
-    let device = chosen(global.device);
+    let device = chosen(global, Dtype::Auto);
     found(device, world)?;
     Ok(device)
 }
@@ -41,11 +55,11 @@ pub fn told(device: Device, choice: DeviceChoice) -> Option<String> {
         return None;
     }
     let numerics = device.numerics();
-    Some(match (device, choice) {
-        (Device::Cuda { index }, _) => format!("models run on cuda:{index} ({numerics})"),
-        (Device::Cpu, DeviceChoice::Auto) => {
+    Some(match (device.place, choice) {
+        (Place::Cuda { index }, _) => format!("models run on cuda:{index} ({numerics})"),
+        (Place::Cpu, DeviceChoice::Auto) => {
             format!("models run on the CPU ({numerics}): there is no NVIDIA driver here, or it lists no GPU")
         }
-        (Device::Cpu, _) => format!("models run on the CPU ({numerics})"),
+        (Place::Cpu, _) => format!("models run on the CPU ({numerics})"),
     })
 }

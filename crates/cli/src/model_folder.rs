@@ -4,13 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use serde_json::{Map, Value};
 use sluice_lm::checkpoint::{self, Checkpoint, HubError};
 use sluice_lm::model::{CausalModel, LoadError, load_causal, load_reward};
+use sluice_lm::precision::Placement;
 use sluice_lm::reward::RewardModel;
 use sluice_lm::template::Message;
 use sluice_sql::{DataFormat, Format, NamedTable, Session, TableData, render};
+use sluice_stages::Device;
+use sluice_stages::model::placement;
 
 use crate::exit::{Exit, Failure};
 use crate::output::err;
@@ -35,22 +37,22 @@ pub fn open(reference: &str, world: &World, quiet: bool) -> Result<Checkpoint, F
 }
 
 /// The causal language model of an opened folder.
-pub fn causal(model: &Checkpoint, device: sluice_stages::Device) -> Result<CausalModel, Failure> {
-    load(model, device, |checkpoint, device| load_causal(checkpoint, device))
+pub fn causal(model: &Checkpoint, device: Device) -> Result<CausalModel, Failure> {
+    load(model, device, load_causal)
 }
 
 /// The reward model of an opened folder.
-pub fn reward(model: &Checkpoint, device: sluice_stages::Device) -> Result<RewardModel, Failure> {
-    load(model, device, |checkpoint, device| load_reward(checkpoint, device))
+pub fn reward(model: &Checkpoint, device: Device) -> Result<RewardModel, Failure> {
+    load(model, device, load_reward)
 }
 
 fn load<M>(
     model: &Checkpoint,
-    device: sluice_stages::Device,
-    load: impl FnOnce(&Checkpoint, &Device) -> Result<M, LoadError>,
+    device: Device,
+    load: impl FnOnce(&Checkpoint, Placement) -> Result<M, LoadError>,
 ) -> Result<M, Failure> {
-    let device = sluice_stages::model::device(device).map_err(|error| Failure::new(Exit::Usage, error))?;
-    load(model, &device).map_err(|error| Failure::new(Exit::Usage, error))
+    let placement = placement(device).map_err(|error| Failure::new(Exit::Usage, error))?;
+    load(model, placement).map_err(|error| Failure::new(Exit::Usage, error))
 }
 
 /// A conversation as token ids with one begin token; `opens_answer` adds the header of the turn to be written.

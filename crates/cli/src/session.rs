@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::ValueEnum as _;
 use sluice_engine::{Engine, EngineError, PlanState};
 use sluice_plan::Plan;
 use sluice_spec::{StageName, did_you_mean};
@@ -60,8 +61,8 @@ impl Session {
         let named = file.or_else(|| self.global.pipeline.clone());
         let pipeline = pipeline_file::load(named.clone(), &self.global, &self.world, &self.store)?;
         let name = pipeline.sources.name().to_owned();
+        let device = device::chosen(&self.global, pipeline.dtype);
         let plan = sluice_plan::plan(pipeline).map_err(|faults| Failure::new(Exit::Usage, faults))?;
-        let device = device::chosen(self.global.device);
         let wire = Wire::new(&self.world.project, &self.store, device, &self.world.hub);
         Ok((Project { plan, name, named, wire }, rest))
     }
@@ -114,13 +115,16 @@ impl Session {
     /// rule for the usual file finds it.
     pub fn command(&self, rest: &str, file: Option<&Path>) -> String {
         let mut words = vec![self.world.command.clone(), rest.to_owned()];
-        let Global { project, store, profile, set, .. } = &self.global;
+        let Global { project, store, profile, set, dtype, .. } = &self.global;
         let path = |path: &Path| quoted(&path.display().to_string());
         words.extend(project.iter().map(|folder| format!("--project {}", path(folder))));
         words.extend(store.iter().map(|folder| format!("--store {}", path(folder))));
         words.extend(file.iter().map(|file| format!("-p {}", path(file))));
         words.extend(profile.iter().map(|profile| format!("--profile {}", quoted(profile))));
         words.extend(set.iter().map(|set| format!("--set {}", quoted(set))));
+        words.extend(
+            dtype.iter().filter_map(|dtype| Some(format!("--dtype {}", dtype.to_possible_value()?.get_name()))),
+        );
         words.join(" ")
     }
 }

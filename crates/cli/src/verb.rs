@@ -38,7 +38,7 @@ pub fn run(cli: Cli, world: World) -> Outcome {
         Verb::Generate(args) => generate::run(&global, &world, &args),
         Verb::Score(args) => score::run(&global, &world, &args),
         Verb::Logprobs(args) => logprobs::run(&global, &world, &args),
-        Verb::Model(Model::Inspect { folder }) => model::inspect(&global, &world, &folder),
+        Verb::Model(Model::Inspect(args)) => model::inspect(&global, &world, &args),
         Verb::Completions { shell } => completions::run(shell),
     }
 }

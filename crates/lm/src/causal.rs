@@ -10,15 +10,11 @@ use burn::tensor::{Device, Tensor};
 
 use crate::kernel::{AttentionSpec, CachedSegment, LayerCache};
 use crate::nn::laid_out;
-use crate::packed::Packed;
-use crate::params::Parameters;
 use crate::precision::Precision;
+use crate::stack::Stack;
 
 /// A language model that reads padding-free batches and predicts the next token of each position.
-pub trait CausalLm: Parameters + Clone {
-    /// Hidden states `[n, d]` after the final norm, on the tape when the parameters are.
-    fn hidden(&self, batch: &Packed) -> Tensor<2>;
-
+pub trait CausalLm: Stack {
     /// Log-probabilities `[m]` in nats of `targets[i]`, predicted from row `rows[i]` of the hidden states.
     ///
     /// Only the picked rows meet the vocabulary head, after the final soft cap where the architecture has one.

@@ -20,6 +20,7 @@ use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Precision;
+use crate::stack::Stack;
 use crate::weights::Loader;
 
 /// A Gemma 2 body with its tied vocabulary head.
@@ -82,13 +83,11 @@ impl Gemma2 {
 
     /// Hidden states `[n, d]` after each layer: the scaled embeddings, then every layer's output, the last one normed.
     pub fn hidden_by_layer(&self, batch: &Packed) -> Vec<Tensor<2>> {
-        let mut context = Context::Packed(batch.segments());
-        let mut states = vec![self.embedded(batch.ids())];
-        for (i, layer) in self.layers.iter().enumerate() {
-            let x_nd = states[i].clone();
-            states.push(layer.forward(x_nd, i, self.norm_spec(), &mut context));
+        let mut states = vec![self.embedded(batch)];
+        for i in 0..self.n_blocks() {
+            states.push(self.block(i, states[i].clone(), batch));
         }
-        let last = states.pop().map(|x_nd| rms_norm(x_nd, &self.norm, self.norm_spec()));
+        let last = states.pop().map(|x_nd| self.normed(x_nd));
         states.extend(last);
         states
     }
@@ -97,18 +96,10 @@ impl Gemma2 {
         RmsNormSpec { epsilon: self.config.rms_norm_eps as f32, offset: 1.0 }
     }
 
-    fn embedded(&self, ids: &[u32]) -> Tensor<2> {
+    fn embed(&self, ids: &[u32]) -> Tensor<2> {
         // The published code holds the factor in the activations' type: 59.75 instead of 59.8665 for the 9b in bf16.
         let factor = Precision::of(&self.embed_tokens).round_scalar((self.config.hidden_size as f64).sqrt());
         embed(&self.embed_tokens, ids).mul_scalar(factor)
-    }
-
-    fn body(&self, ids: &[u32], mut context: Context<'_>) -> Tensor<2> {
-        let norm = self.norm_spec();
-        let embedded = self.embedded(ids);
-        let x_nd =
-            self.layers.iter().enumerate().fold(embedded, |x, (i, layer)| layer.forward(x, i, norm, &mut context));
-        rms_norm(x_nd, &self.norm, norm)
     }
 
     fn head(&self) -> Tensor<2> {
@@ -167,13 +158,29 @@ impl Parameters for Gemma2 {
     }
 }
 
-impl CausalLm for Gemma2 {
-    fn hidden(&self, batch: &Packed) -> Tensor<2> {
-        self.body(batch.ids(), Context::Packed(batch.segments()))
+impl Stack for Gemma2 {
+    fn n_blocks(&self) -> usize {
+        self.layers.len()
     }
 
+    fn embedded(&self, batch: &Packed) -> Tensor<2> {
+        self.embed(batch.ids())
+    }
+
+    fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
+        self.layers[i].forward(x_nd, i, self.norm_spec(), &mut Context::Packed(batch.segments()))
+    }
+
+    fn normed(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        rms_norm(x_nd, &self.norm, self.norm_spec())
+    }
+}
+
+impl CausalLm for Gemma2 {
     fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
-        self.body(ids, Context::Cached(segments, &mut cache.layers))
+        let mut context = Context::Cached(segments, &mut cache.layers);
+        let layers = self.layers.iter().enumerate();
+        self.normed(layers.fold(self.embed(ids), |x, (i, layer)| layer.forward(x, i, self.norm_spec(), &mut context)))
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {

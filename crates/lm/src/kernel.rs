@@ -7,6 +7,7 @@
 //!
 //! n tokens, d hidden size, m picked rows, w vocabulary
 
+mod adamw;
 pub mod attention;
 mod autodiff;
 #[cfg(feature = "cuda")]
@@ -21,17 +22,21 @@ mod plain;
 #[cfg(test)]
 mod reference;
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use burn::backend::tensor::FloatTensor;
+use ::half::bf16;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, DispatchTensor, backend_extension};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::packed::Segment;
 use crate::precision::Precision;
+use crate::weights::values;
 
+pub use adamw::AdamWSpec;
 pub use attention::{AttentionSpec, CacheLayout, CachedSegment, Rope, SlotCopy};
 pub use glu::Activation;
+pub use head::CHUNK_BYTES;
 pub use norm::RmsNormSpec;
 
 /// Differentiable operations. `*_backward` gives the gradients of its forward in argument order.
@@ -49,7 +54,7 @@ pub trait Kernels: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> FloatTensor<Self>;
     fn self_attention_backward(
@@ -57,7 +62,7 @@ pub trait Kernels: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         grad: FloatTensor<Self>,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
@@ -82,20 +87,6 @@ pub trait Kernels: Backend {
         targets: Arc<[u32]>,
         softcap: Option<f32>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
-}
-
-/// One AdamW step (Loshchilov and Hutter 2019) with its constants already combined.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWSpec {
-    pub learning_rate: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    pub weight_decay: f64,
-    /// Number of this step, from 1: sets the bias correction.
-    pub step: u64,
-    /// Factor on the gradient before anything else: global-norm clipping.
-    pub grad_scale: f64,
 }
 
 /// Operations outside the tape.
@@ -136,6 +127,26 @@ pub trait PlainKernels: Backend {
         grad: FloatTensor<Self>,
         spec: AdamWSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// As [`PlainKernels::adamw`] on a weight in bf16 and the 16 bits by which it differs from one in f32.
+    fn adamw_split(
+        weight: FloatTensor<Self>,
+        rest: IntTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AdamWSpec,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// As [`PlainKernels::adamw`] on a weight in bf16, rounded up or down by chance.
+    fn adamw_stochastic(
+        weight: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AdamWSpec,
+        seed: u64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// `x / rms(x) · (offset + weight)` per row of `x[n, d]`.
@@ -149,7 +160,7 @@ pub fn self_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    segments: &Arc<[Range<usize>]>,
+    segments: &Arc<[Segment]>,
     spec: &Arc<AttentionSpec>,
 ) -> Tensor<2> {
     let out = <Dispatch as Kernels>::self_attention(
@@ -285,6 +296,81 @@ pub fn adamw<const D: usize>(
         second.into_dispatch(),
         grad.into_dispatch(),
         spec,
+    );
+    (Tensor::from_dispatch(weight), Tensor::from_dispatch(first), Tensor::from_dispatch(second))
+}
+
+/// A weight in bf16 with what it lacks to be exact in f32: `f32 bits = (bf16 bits << 16) + rest`. The bf16 is the f32 rounded
+/// to nearest, ties away from zero.
+#[derive(Clone, Debug)]
+pub struct SplitWeight {
+    /// In bf16.
+    pub weight_n: Tensor<1>,
+    /// In i16.
+    pub rest_n: Tensor<1, Int>,
+}
+
+impl SplitWeight {
+    /// Takes a weight in f32 apart.
+    pub fn of(weight_n: Tensor<1>) -> Self {
+        let device = weight_n.device();
+        let bits = values(weight_n).into_iter().map(|weight| adamw::apart(weight.to_bits()));
+        let (weights, rests): (Vec<bf16>, Vec<i16>) = bits.unzip();
+        let n = weights.len();
+        Self {
+            weight_n: Tensor::from_data(TensorData::new(weights, [n]), (&device, DType::BF16)),
+            rest_n: Tensor::from_data(TensorData::new(rests, [n]), (&device, DType::I16)),
+        }
+    }
+
+    /// The weight in f32, to the bit.
+    pub fn exact(&self) -> Tensor<1> {
+        let device = self.weight_n.device();
+        let (weights, rests) = (self.weight_n.to_data(), self.rest_n.to_data());
+        let both = weights.iter::<bf16>().zip(rests.iter::<i16>());
+        let exact: Vec<f32> = both.map(|(weight, rest)| f32::from_bits(adamw::joined(weight, rest))).collect();
+        let n = exact.len();
+        Tensor::from_data(TensorData::new(exact, [n]), (&device, DType::F32))
+    }
+}
+
+/// One AdamW step on a weight taken apart: exactly that of the weight in f32.
+pub fn adamw_split(
+    SplitWeight { weight_n, rest_n }: SplitWeight,
+    first: Tensor<1>,
+    second: Tensor<1>,
+    grad: Tensor<1>,
+    spec: AdamWSpec,
+) -> (SplitWeight, Tensor<1>, Tensor<1>) {
+    let (weight, rest, first, second) = <Dispatch as PlainKernels>::adamw_split(
+        weight_n.into_dispatch(),
+        rest_n.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        grad.into_dispatch(),
+        spec,
+    );
+    let split = SplitWeight { weight_n: Tensor::from_dispatch(weight), rest_n: Tensor::from_dispatch(rest) };
+    (split, Tensor::from_dispatch(first), Tensor::from_dispatch(second))
+}
+
+/// One AdamW step on a weight in bf16, which is rounded away from zero with the chance that the result lies above it, so
+/// that many small steps add up on average. The chance comes from `seed` and the element's place alone.
+pub fn adamw_stochastic(
+    weight: Tensor<1>,
+    first: Tensor<1>,
+    second: Tensor<1>,
+    grad: Tensor<1>,
+    spec: AdamWSpec,
+    seed: u64,
+) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+    let (weight, first, second) = <Dispatch as PlainKernels>::adamw_stochastic(
+        weight.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        grad.into_dispatch(),
+        spec,
+        seed,
     );
     (Tensor::from_dispatch(weight), Tensor::from_dispatch(first), Tensor::from_dispatch(second))
 }

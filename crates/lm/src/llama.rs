@@ -18,6 +18,7 @@ use crate::kernel::{
 use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
+use crate::stack::Stack;
 use crate::weights::Loader;
 
 /// A Llama body with its vocabulary head, where it has one.
@@ -78,14 +79,6 @@ impl Llama {
         RmsNormSpec { epsilon: self.config.rms_norm_eps as f32, offset: 0.0 }
     }
 
-    fn body(&self, ids: &[u32], mut context: Context<'_>) -> Tensor<2> {
-        let norm = self.norm_spec();
-        let embedded = embed(&self.embed_tokens, ids);
-        let x_nd =
-            self.layers.iter().enumerate().fold(embedded, |x, (i, layer)| layer.forward(x, i, norm, &mut context));
-        rms_norm(x_nd, &self.norm, norm)
-    }
-
     fn head(&self) -> Tensor<2> {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
     }
@@ -129,13 +122,33 @@ impl Parameters for Llama {
     }
 }
 
-impl CausalLm for Llama {
-    fn hidden(&self, batch: &Packed) -> Tensor<2> {
-        self.body(batch.ids(), Context::Packed(batch.segments()))
+impl Stack for Llama {
+    fn n_blocks(&self) -> usize {
+        self.layers.len()
     }
 
+    fn embedded(&self, batch: &Packed) -> Tensor<2> {
+        embed(&self.embed_tokens, batch.ids())
+    }
+
+    fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
+        self.layers[i].forward(x_nd, i, self.norm_spec(), &mut Context::Packed(batch.segments()))
+    }
+
+    fn normed(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        rms_norm(x_nd, &self.norm, self.norm_spec())
+    }
+}
+
+impl CausalLm for Llama {
     fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
-        self.body(ids, Context::Cached(segments, &mut cache.layers))
+        let mut context = Context::Cached(segments, &mut cache.layers);
+        let layers = self.layers.iter().enumerate();
+        self.normed(
+            layers.fold(embed(&self.embed_tokens, ids), |x, (i, layer)| {
+                layer.forward(x, i, self.norm_spec(), &mut context)
+            }),
+        )
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {

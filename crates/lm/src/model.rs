@@ -19,6 +19,7 @@ use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Placement;
 use crate::reward::{ArmoRm, ArmoRmConfig, Classifier, RewardModel};
+use crate::stack::Stack;
 use crate::template::Message;
 use crate::weights::{Loader, WeightSource};
 
@@ -51,12 +52,13 @@ pub enum CausalModel {
 pub struct CheckpointSource<'a> {
     checkpoint: &'a Checkpoint,
     used: Vec<String>,
+    is_check: bool,
 }
 
 impl<'a> CheckpointSource<'a> {
     /// Nothing is read yet.
     pub fn new(checkpoint: &'a Checkpoint) -> Self {
-        Self { checkpoint, used: Vec::new() }
+        Self { checkpoint, used: Vec::new(), is_check: false }
     }
 
     /// Refuses a folder that holds tensors the model did not ask for.
@@ -75,6 +77,28 @@ impl WeightSource for CheckpointSource<'_> {
         self.used.push(name.to_owned());
         Ok(self.checkpoint.weights.tensor(name, shape)?)
     }
+
+    fn check_only(&mut self, name: &str, shape: &[usize]) -> Result<bool, CheckpointError> {
+        if self.is_check {
+            self.used.push(name.to_owned());
+            self.checkpoint.weights.check(name, shape)?;
+        }
+        Ok(self.is_check)
+    }
+}
+
+/// Looks whether a checkpoint would load as what its configuration says it is, without holding any of it: all tensors are
+/// there, none is left over, each has its shape, and all their values are finite.
+pub fn check(checkpoint: &Checkpoint) -> Result<(), LoadError> {
+    let mut source = CheckpointSource { is_check: true, ..CheckpointSource::new(checkpoint) };
+    let device = Device::flex();
+    match checkpoint.config.head {
+        Head::CausalLm => causal_from(checkpoint, &mut source, &device).map(drop)?,
+        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => {
+            reward_from(checkpoint, &mut source, &device).map(drop)?;
+        }
+    }
+    Ok(source.finish()?)
 }
 
 /// Loads a checkpoint that must be a causal language model; onto a device alone, in f32.
@@ -216,11 +240,25 @@ macro_rules! either {
     };
 }
 
-impl CausalLm for CausalModel {
-    fn hidden(&self, batch: &Packed) -> Tensor<2> {
-        either!(self, model => model.hidden(batch))
+impl Stack for CausalModel {
+    fn n_blocks(&self) -> usize {
+        either!(self, model => model.n_blocks())
     }
 
+    fn embedded(&self, batch: &Packed) -> Tensor<2> {
+        either!(self, model => model.embedded(batch))
+    }
+
+    fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
+        either!(self, model => model.block(i, x_nd, batch))
+    }
+
+    fn normed(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        either!(self, model => model.normed(x_nd))
+    }
+}
+
+impl CausalLm for CausalModel {
     fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
         either!(self, model => model.token_logps(hidden_nd, rows, targets))
     }

@@ -5,19 +5,19 @@
 
 mod layer;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::kernel::{AttentionSpec, CachedSegment, LayerCache, self_attention};
+use crate::packed::Segment;
 
 pub use layer::{Mlp, SelfAttention, of_layer};
 
 /// Where the tokens of a forward pass stand: packed sequences, or new tokens after those in a cache.
 pub enum Context<'a> {
     /// Every sequence from its first token on.
-    Packed(&'a Arc<[Range<usize>]>),
+    Packed(&'a Arc<[Segment]>),
     /// New tokens of cached sequences, one cache per layer.
     Cached(&'a Arc<[CachedSegment]>, &'a mut [LayerCache]),
 }

@@ -5,6 +5,8 @@
 
 use burn::tensor::Tensor;
 
+use crate::precision::Precision;
+
 /// A parameter as its model holds it.
 ///
 /// Linear weights lie `[in, out]` in memory, since `x @ w` is then the fast row-major product, and `[out, in]` on disk.
@@ -50,12 +52,28 @@ pub trait Parameters {
     }
 }
 
+/// The same model with every parameter in `precision`; shares the storage of those that are so already.
+pub fn held<M: Parameters + Clone>(model: &M, precision: Precision) -> M {
+    let mut model = model.clone();
+    model.walk(&mut |_, param| match param {
+        ParamMut::Vector(tensor) => *tensor = precision.hold(tensor.clone()),
+        ParamMut::Matrix(tensor) | ParamMut::Linear(tensor) => *tensor = precision.hold(tensor.clone()),
+    });
+    model
+}
+
 /// The same model with every parameter on the autodiff tape, ready for one forward and backward pass.
 ///
 /// Shares the storage of the plain model.
 pub fn tracked<M: Parameters + Clone>(model: &M) -> M {
+    tracked_where(model, |_| true)
+}
+
+/// As [`tracked`], with only those parameters on the tape whose published names are wanted.
+pub fn tracked_where<M: Parameters + Clone>(model: &M, is_wanted: impl Fn(&str) -> bool) -> M {
     let mut model = model.clone();
-    model.walk(&mut |_, param| match param {
+    model.walk(&mut |name, param| match param {
+        _ if !is_wanted(name) => {}
         ParamMut::Vector(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
         ParamMut::Matrix(tensor) | ParamMut::Linear(tensor) => {
             *tensor = tensor.clone().autodiff().require_grad();

@@ -16,6 +16,7 @@ use crate::nn::pick;
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Precision;
+use crate::stack::Stack;
 use crate::weights::{Loader, values};
 
 /// What a reward model says of one conversation.
@@ -216,10 +217,10 @@ impl ArmoRm {
         let segments = batch.segments().iter().enumerate();
         segments
             .map(|(index, segment)| {
-                let ids = &batch.ids()[segment.clone()];
+                let ids = &batch.ids()[segment.rows.clone()];
                 ids.windows(pattern.len())
                     .rposition(|window| window == pattern)
-                    .map(|start| segment.start + start)
+                    .map(|start| segment.rows.start + start)
                     .ok_or_else(|| ScoreError::NoAssistantTurn { index, pattern: pattern.clone() })
             })
             .collect()
@@ -227,7 +228,7 @@ impl ArmoRm {
 
     /// Every objective `[m, o]` from picked hidden states `[m, d]`.
     pub fn regression(&self, hidden_md: Tensor<2>) -> Tensor<2> {
-        hidden_md.matmul(self.regression.clone())
+        Precision::F32.hold(hidden_md).matmul(Precision::F32.hold(self.regression.clone()))
     }
 
     /// The head on hidden states `[n, d]` of packed conversations.
@@ -238,20 +239,21 @@ impl ArmoRm {
         gate_rows: &[usize],
         dtype: HeadDtype,
     ) -> ArmoRmOutput {
+        let weight = |matrix: &Tensor<2>| dtype.round(Precision::F32.hold(matrix.clone()));
+        let vector = |vector: &Tensor<1>| dtype.round(Precision::F32.hold(vector.clone())).unsqueeze::<2>();
         let picked = |rows| dtype.round(Precision::F32.hold(pick(hidden_nd.clone(), rows)));
         let reward_bd = picked(reward_rows);
-        let rewards = dtype.round(reward_bd.matmul(dtype.round(self.regression.clone())));
+        let rewards = dtype.round(reward_bd.matmul(weight(&self.regression)));
         let mut x = picked(gate_rows);
-        for (i, (weight, bias)) in self.gating.iter().enumerate() {
-            let product = x.matmul(dtype.round(weight.clone()));
-            x = dtype.round(product + dtype.round(bias.clone()).unsqueeze::<2>());
+        for (i, (matrix, bias)) in self.gating.iter().enumerate() {
+            x = dtype.round(x.matmul(weight(matrix)) + vector(bias));
             if i < self.config.gating_n_hidden {
                 x = relu(x);
             }
         }
         let gate_bo = dtype.round(softmax(x.div_scalar(self.config.gating_temperature), 1));
-        let gating = dtype.round(gate_bo * dtype.round(self.logit_scale.clone()).unsqueeze::<2>());
-        let adjusted_bo = dtype.round(rewards.clone().matmul(dtype.round(self.transform.clone())));
+        let gating = dtype.round(gate_bo * vector(&self.logit_scale));
+        let adjusted_bo = dtype.round(rewards.clone().matmul(weight(&self.transform)));
         let score = dtype.round((gating.clone() * adjusted_bo).sum_dim(1).squeeze_dim::<1>(1));
         ArmoRmOutput { rewards, gating, score }
     }
@@ -277,6 +279,24 @@ impl ArmoRm {
     }
 }
 
+impl Stack for ArmoRm {
+    fn n_blocks(&self) -> usize {
+        self.body.n_blocks()
+    }
+
+    fn embedded(&self, batch: &Packed) -> Tensor<2> {
+        self.body.embedded(batch)
+    }
+
+    fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
+        self.body.block(i, x_nd, batch)
+    }
+
+    fn normed(&self, x_nd: Tensor<2>) -> Tensor<2> {
+        self.body.normed(x_nd)
+    }
+}
+
 impl Parameters for ArmoRm {
     fn walk(&mut self, visit: &mut dyn FnMut(&str, ParamMut<'_>)) {
         self.body.walk(visit);
@@ -295,7 +315,9 @@ fn read_rows(batch: &Packed, rule: impl Fn(&[u32]) -> Option<usize>) -> Result<V
     let segments = batch.segments().iter().enumerate();
     segments
         .map(|(index, segment)| {
-            rule(&batch.ids()[segment.clone()]).map(|row| segment.start + row).ok_or(ScoreError::Empty { index })
+            rule(&batch.ids()[segment.rows.clone()])
+                .map(|row| segment.rows.start + row)
+                .ok_or(ScoreError::Empty { index })
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 //! Owns the passage between the two layouts of a linear weight and the drawing of fresh weights. Knows nothing of file
 //! formats: a source hands over the values of one named tensor at a time, so that loading streams.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Shape, Tensor, TensorData};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -19,6 +19,12 @@ pub trait WeightSource {
     /// As [`WeightSource::read`], rounded to bf16.
     fn read_bf16(&mut self, name: &str, shape: &[usize]) -> Result<Vec<bf16>, CheckpointError> {
         Ok(self.read(name, shape)?.into_iter().map(bf16::from_f32).collect())
+    }
+
+    /// Looks whether [`WeightSource::read`] would succeed, and says whether that is all that is wanted: the model is then
+    /// made of zeros, which take no memory.
+    fn check_only(&mut self, _name: &str, _shape: &[usize]) -> Result<bool, CheckpointError> {
+        Ok(false)
     }
 }
 
@@ -42,34 +48,37 @@ impl<'a> Loader<'a> {
 
     /// A vector of `n` values.
     pub fn vector(&mut self, name: &str, n: usize) -> Result<Tensor<1>, CheckpointError> {
-        let data = self.read(name, &[n], None)?;
-        Ok(self.tensor(data))
+        self.read(name, &[n], None)
     }
 
     /// A matrix held as published.
     pub fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, CheckpointError> {
-        let data = self.read(name, &shape, None)?;
-        Ok(self.tensor(data))
+        self.read(name, &shape, None)
     }
 
     /// A linear weight, published `[out, in]`, held `[in, out]`.
     pub fn linear(&mut self, name: &str, n_in: usize, n_out: usize) -> Result<Tensor<2>, CheckpointError> {
-        let data = self.read(name, &[n_out, n_in], Some([n_out, n_in]))?;
-        Ok(self.tensor(data))
+        self.read(name, &[n_out, n_in], Some([n_out, n_in]))
     }
 
-    /// The values of a tensor in the run-time type, turned where they are a matrix to be turned.
-    fn read(&mut self, name: &str, shape: &[usize], turn: Option<[usize; 2]>) -> Result<TensorData, CheckpointError> {
+    /// A tensor in the run-time type, turned where it is a matrix to be turned.
+    fn read<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        turn: Option<[usize; 2]>,
+    ) -> Result<Tensor<D>, CheckpointError> {
+        let Placement { device, precision } = &self.placement;
         let held_shape = turn.map_or_else(|| shape.to_vec(), |[n_rows, n_columns]| vec![n_columns, n_rows]);
-        Ok(match self.placement.precision {
+        let options = (device, precision.dtype());
+        if self.source.check_only(name, shape)? {
+            return Ok(Tensor::zeros(Shape::from(held_shape), options));
+        }
+        let data = match precision {
             Precision::F32 => TensorData::new(held(self.source.read(name, shape)?, turn), held_shape),
             Precision::Bf16 => TensorData::new(held(self.source.read_bf16(name, shape)?, turn), held_shape),
-        })
-    }
-
-    fn tensor<const D: usize>(&self, data: TensorData) -> Tensor<D> {
-        let Placement { device, precision } = &self.placement;
-        Tensor::from_data(data, (device, precision.dtype()))
+        };
+        Ok(Tensor::from_data(data, options))
     }
 }
 

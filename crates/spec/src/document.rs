@@ -3,13 +3,14 @@
 
 use crate::circle;
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
+use crate::dtype::Dtype;
 use crate::index::Index;
 use crate::interpolate::{Scope, resolve};
 use crate::location;
 use crate::names::{ModelName, ProfileName};
 use crate::overrides::Override;
 use crate::pipeline::{Model, Pipeline};
-use crate::reader::Reader;
+use crate::reader::{Read, Reader};
 use crate::span::{SourceId, Sources, Span};
 use crate::stage::Stage;
 use crate::suggest::did_you_mean;
@@ -18,7 +19,7 @@ use crate::{Options, yaml};
 
 /// The only version of the file format there is.
 const VERSION: i64 = 1;
-const SECTIONS: [&str; 5] = ["version", "params", "profiles", "models", "stages"];
+const SECTIONS: [&str; 6] = ["version", "params", "profiles", "dtype", "models", "stages"];
 
 pub(crate) fn read(name: &str, text: &str, options: &Options) -> Result<Pipeline, Diagnostics> {
     let Options { profile, set } = options;
@@ -75,13 +76,15 @@ fn assemble(
     let stages: Vec<Stage> = stages.iter().filter_map(|entry| Stage::read(entry, &index, faults)).collect();
     circle::report(&stages, faults);
     let profile = chosen.as_deref().map(ProfileName::new);
-    Some(Pipeline { sources: sources.clone(), profile, models, stages })
+    let dtype = read_dtype(&resolve(&sections.dtype, &scope, faults), &index, faults);
+    Some(Pipeline { sources: sources.clone(), profile, dtype, models, stages })
 }
 
 /// The top-level values of a file; a missing one is null.
 struct Sections {
     params: Node,
     profiles: Node,
+    dtype: Node,
     models: Node,
     stages: Node,
 }
@@ -126,6 +129,7 @@ impl Sections {
         Some(Sections {
             params: take("params"),
             profiles: take("profiles"),
+            dtype: take("dtype"),
             models: take("models"),
             stages: take("stages"),
         })
@@ -291,6 +295,15 @@ fn section<'n>(body: &'n Node, name: &str, faults: &mut Vec<Diagnostic>) -> &'n 
         }
         &[]
     })
+}
+
+/// The precision of the whole pipeline; the default where the file does not say.
+fn read_dtype(node: &Node, index: &Index, faults: &mut Vec<Diagnostic>) -> Dtype {
+    if matches!(node.value, Value::Null) {
+        return Dtype::Auto;
+    }
+    let mut reader = Reader::new(index, faults, "", node.span);
+    reader.under("dtype", node.span, |reader| Dtype::read(node, reader)).unwrap_or(Dtype::Auto)
 }
 
 fn read_model(entry: &Entry, index: &Index, faults: &mut Vec<Diagnostic>) -> Option<Model> {

@@ -10,6 +10,7 @@ mod choice;
 mod circle;
 mod diagnostic;
 mod document;
+mod dtype;
 mod entry;
 mod index;
 mod interpolate;
@@ -27,6 +28,7 @@ mod tree;
 mod yaml;
 
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Related};
+pub use dtype::Dtype;
 pub use leaf::{Leaf, LeafSink, LeafValue};
 pub use names::{ModelName, Product, ProfileName, StageName, TableKind, Tag};
 pub use number::{

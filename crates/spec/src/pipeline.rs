@@ -1,6 +1,7 @@
 //! A pipeline: what a file says once profile, overrides and references are resolved.
 //! Owns the typed document; refuses to know in which order stages run.
 
+use crate::dtype::Dtype;
 use crate::names::{ModelName, ProfileName, StageName};
 use crate::span::{Sources, Span};
 use crate::stage::Stage;
@@ -12,6 +13,8 @@ pub struct Pipeline {
     pub sources: Sources,
     /// The profile in use; `None` when the file has no profiles.
     pub profile: Option<ProfileName>,
+    /// What models compute in.
+    pub dtype: Dtype,
     /// In the order of the file.
     pub models: Vec<Model>,
     /// In the order of the file.

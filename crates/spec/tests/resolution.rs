@@ -1,7 +1,7 @@
 //! Profiles, references and overrides where they work: what a value comes to, and where it is said to stand.
 
 use expect_test::{Expect, expect};
-use sluice_spec::{Leaf, Location, Options, parse};
+use sluice_spec::{Dtype, Leaf, Location, Options, parse};
 
 const TEXT: &str = "\
 version: 1
@@ -120,4 +120,19 @@ fn an_override_can_give_a_whole_stage() {
         n = Int(2) at --set stages.responses={sample: {prompts: prompts, model: policy, n: 2}}
     "#]],
     );
+}
+
+#[test]
+fn the_precision_may_come_from_the_profile() {
+    let of = |line: &str, profile: &str| {
+        let text = format!(
+            "version: 1\nprofiles: {{ small: {{ dtype: f32 }}, large: {{ dtype: bf16 }} }}\n{line}\n\
+             stages: {{ prompts: {{ ingest: {{ from: x }} }} }}\n"
+        );
+        let options = Options { profile: Some(profile.to_owned()), set: Vec::new() };
+        parse("p.yaml", &text, &options).map(|pipeline| pipeline.dtype).map_err(|faults| faults.to_string())
+    };
+    assert_eq!(of("dtype: ${profile.dtype}", "small"), Ok(Dtype::F32));
+    assert_eq!(of("dtype: ${profile.dtype}", "large"), Ok(Dtype::Bf16));
+    assert_eq!(of("", "large"), Ok(Dtype::Auto));
 }

@@ -30,6 +30,7 @@ use sluice_spec::stage::Kind;
 use sluice_store::{Artifact, Attempt, ModelDigest, Notice, NoticeLevel, Output, Store};
 
 pub use error::StageError;
+pub use sluice_lm::precision::Precision;
 
 /// What a stage is given.
 pub struct StageContext<'a> {
@@ -78,9 +79,16 @@ pub enum InputData {
     Model { folder: PathBuf, digest: ModelDigest },
 }
 
-/// What to compute on. Only the kinds that run a model look at it.
+/// What to compute on, and in which precision. Only the kinds that run a model look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
+pub struct Device {
+    pub place: Place,
+    pub precision: Precision,
+}
+
+/// Where models run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
     #[default]
     Cpu,
     Cuda {
@@ -180,11 +188,16 @@ impl std::iter::Sum for RowCount {
 }
 
 impl Device {
+    /// The CPU in f32.
+    pub const CPU: Self = Self { place: Place::Cpu, precision: Precision::F32 };
+
     /// The family of arithmetic, e.g. `cpu-f32`: two of them give different digits, two devices of one family do not.
     pub const fn numerics(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu-f32",
-            Self::Cuda { .. } => "cuda-bf16",
+        match (self.place, self.precision) {
+            (Place::Cpu, Precision::F32) => "cpu-f32",
+            (Place::Cpu, Precision::Bf16) => "cpu-bf16",
+            (Place::Cuda { .. }, Precision::F32) => "cuda-f32",
+            (Place::Cuda { .. }, Precision::Bf16) => "cuda-bf16",
         }
     }
 }

@@ -7,10 +7,11 @@ use burn::tensor::Device;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::device::{GpuError, gpu};
 use sluice_lm::model::{CausalModel, LoadError, load_causal, load_reward};
+use sluice_lm::precision::Placement;
 use sluice_lm::reward::RewardModel;
 use sluice_store::ModelDigest;
 
-use crate::{StageContext, StageError};
+use crate::{Place, StageContext, StageError};
 
 /// A causal language model with the files around it.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub enum ModelError {
 impl Policy {
     /// Loads the model of a role, which must be a causal language model.
     pub fn load(context: &StageContext<'_>, role: &str) -> Result<Self, StageError> {
-        let (checkpoint, model, digest) = load(context, role, |checkpoint, device| load_causal(checkpoint, device))?;
+        let (checkpoint, model, digest) = load(context, role, load_causal)?;
         Ok(Self { checkpoint, model, digest })
     }
 }
@@ -48,24 +49,25 @@ impl Policy {
 impl Judge {
     /// Loads the model of a role, which must be a reward model with one score.
     pub fn load(context: &StageContext<'_>, role: &str) -> Result<Self, StageError> {
-        let (checkpoint, model, digest) = load(context, role, |checkpoint, device| load_reward(checkpoint, device))?;
+        let (checkpoint, model, digest) = load(context, role, load_reward)?;
         Ok(Self { checkpoint, model, digest })
     }
 }
 
-/// The device of the tensors.
-pub fn device(wanted: crate::Device) -> Result<Device, ModelError> {
-    match wanted {
-        crate::Device::Cpu => Ok(Device::flex()),
-        crate::Device::Cuda { index } => Ok(gpu(index)?.device),
-    }
+/// Where a model's tensors go, and what they are held in.
+pub fn placement(wanted: crate::Device) -> Result<Placement, ModelError> {
+    let device = match wanted.place {
+        Place::Cpu => Device::flex(),
+        Place::Cuda { index } => gpu(index)?.device,
+    };
+    Ok(Placement::new(device, wanted.precision))
 }
 
 /// What a device is called: `cpu`, `cuda:0 (NVIDIA H200)`.
 pub fn device_name(device: crate::Device) -> Result<String, ModelError> {
-    match device {
-        crate::Device::Cpu => Ok("cpu".to_owned()),
-        crate::Device::Cuda { index } => Ok(format!("cuda:{index} ({})", gpu(index)?.name)),
+    match device.place {
+        Place::Cpu => Ok("cpu".to_owned()),
+        Place::Cuda { index } => Ok(format!("cuda:{index} ({})", gpu(index)?.name)),
     }
 }
 
@@ -81,13 +83,13 @@ pub fn warn(context: &StageContext<'_>, checkpoint: &Checkpoint) {
 fn load<M>(
     context: &StageContext<'_>,
     role: &str,
-    load: impl FnOnce(&Checkpoint, &Device) -> Result<M, LoadError>,
+    load: impl FnOnce(&Checkpoint, Placement) -> Result<M, LoadError>,
 ) -> Result<(Checkpoint, M, ModelDigest), StageError> {
     let (folder, digest) = context.model(role)?;
-    let device = device(context.device)?;
+    let placement = placement(context.device)?;
     let failed = |source| ModelError::Load { role: role.to_owned(), source };
     let checkpoint = Checkpoint::open(folder).map_err(|source| failed(source.into()))?;
     warn(context, &checkpoint);
-    let model = load(&checkpoint, &device).map_err(failed)?;
+    let model = load(&checkpoint, placement).map_err(failed)?;
     Ok((checkpoint, model, digest))
 }

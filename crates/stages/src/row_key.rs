@@ -205,9 +205,9 @@ mod tests {
         let told = format!(
             "answer {}\nin {}\nscore {}\nin {}\nseed {}\n",
             answers.key("Two and two?", 3),
-            answers.scope(Device::Cpu),
+            answers.scope(Device::CPU),
             scores.key("Two and two?", "Four."),
-            scores.scope(Device::Cpu),
+            scores.scope(Device::CPU),
             row_seed(42, "Two and two?", 3),
         );
         expect![[r#"

@@ -8,8 +8,10 @@
 //!                                 objective            optimizer, schedule, order
 //! ```
 
+pub mod backward;
 pub mod batch;
 pub mod logps;
+pub mod memory;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;

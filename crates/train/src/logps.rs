@@ -27,39 +27,37 @@ pub struct Predictions {
 impl Predictions {
     /// The predictions of every response token of sequences packed in this order.
     pub fn new(sequences: &[&Sequence]) -> Self {
+        Self::of_packed(sequences.iter().copied().enumerate(), &Packed::new(sequences))
+    }
+
+    /// The predictions of every response token of sequences that are packed so, each with the number it is counted under.
+    pub fn of_packed<'s>(sequences: impl IntoIterator<Item = (usize, &'s Sequence)>, packed: &Packed) -> Self {
         let mut predictions = Self::default();
-        let mut start = 0;
-        for (owner, sequence) in sequences.iter().enumerate() {
+        for ((owner, sequence), segment) in sequences.into_iter().zip(packed.segments().iter()) {
+            let rows: Vec<usize> = segment.tokens().collect();
             for position in sequence.predicted() {
-                predictions.rows.push(start + position - 1);
+                predictions.rows.push(rows[position - 1]);
                 predictions.targets.push(sequence.ids()[position]);
                 predictions.owners.push(owner);
             }
-            start += sequence.n_tokens();
         }
         predictions
     }
-}
 
-/// Log-probs `[m]` of every response token, nats, on the tape when the model is; sequence after sequence.
-pub fn token_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
-    predicted_logps(model, sequences, &Predictions::new(sequences))
-}
-
-fn predicted_logps<M: CausalLm>(model: &M, sequences: &[&Sequence], predictions: &Predictions) -> Tensor<1> {
-    let hidden_nd = model.hidden(&Packed::new(sequences));
-    model.token_logps(hidden_nd, &predictions.rows, &predictions.targets)
+    /// Log-prob sums `[s]` of `n_sequences`, nats, from hidden states, on the tape when they are.
+    pub fn sums<M: CausalLm>(&self, model: &M, hidden_nd: Tensor<2>, n_sequences: usize) -> Tensor<1> {
+        let logps_m = model.token_logps(hidden_nd, &self.rows, &self.targets);
+        let owners: Vec<i64> = self.owners.iter().map(|&owner| owner as i64).collect();
+        let (device, n_predictions) = (logps_m.device(), owners.len());
+        let owners_m = Tensor::<1, Int>::from_data(TensorData::new(owners, [n_predictions]), &device);
+        Tensor::zeros([n_sequences], &device).select_assign(0, owners_m, logps_m, IndexingUpdateOp::Add)
+    }
 }
 
 /// Log-prob sums `[s]` over each response, nats, on the tape when the model is. Each response has a predicted token.
 pub fn sequence_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
-    let predictions = Predictions::new(sequences);
-    let owners: Vec<i64> = predictions.owners.iter().map(|&owner| owner as i64).collect();
-    let logps_m = predicted_logps(model, sequences, &predictions);
-    let device = logps_m.device();
-    let n_predictions = owners.len();
-    let owners_m = Tensor::<1, Int>::from_data(TensorData::new(owners, [n_predictions]), &device);
-    Tensor::zeros([sequences.len()], &device).select_assign(0, owners_m, logps_m, IndexingUpdateOp::Add)
+    let hidden_nd = model.hidden(&Packed::new(sequences));
+    Predictions::new(sequences).sums(model, hidden_nd, sequences.len())
 }
 
 /// Log-prob sums of sequences, without a tape, in batches of at most `max_tokens` tokens. The sequences of one row are in

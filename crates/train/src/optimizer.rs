@@ -1,16 +1,17 @@
-//! AdamW with f32 moments, and the norm of the whole gradient.
+//! AdamW with f32 moments, the forms weights are kept in, and the norm of the whole gradient.
 //!
 //! Owns the optimiser's state, keyed by the published names of the parameters, and gradients while they accumulate.
 //! Knows nothing of losses or schedules. The arithmetic of one parameter is a kernel of crate `lm`.
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Int, Tensor};
 use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSlice;
 use serde::Serialize;
-use sluice_lm::kernel::{AdamWSpec, adamw};
-use sluice_lm::params::{ParamMut, Parameters};
+use sluice_lm::kernel::{AdamWSpec, SplitWeight, adamw, adamw_split, adamw_stochastic};
+use sluice_lm::params::{ParamMut, Parameters, held};
+use sluice_lm::precision::Precision;
 
 /// AdamW, Loshchilov and Hutter 2019, arXiv 1711.05101: Adam with decay applied to the weights, scaled by the rate, on
 /// every parameter. Bias correction as in PyTorch.
@@ -28,6 +29,31 @@ impl Default for AdamW {
     }
 }
 
+/// How weights keep what bf16 cannot hold: AdamW with a rate of 8e-7 moves a weight of 0.02 by less than a hundredth of the
+/// distance to its neighbour in bf16, and rounded to nearest it never moves at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Master {
+    /// Weights in f32; a step computes on copies in its own precision.
+    #[default]
+    F32,
+    /// Weights in bf16, and apart from them the 16 bits that f32 has more: the same steps as with f32 in 4 bytes a parameter
+    /// instead of 6.
+    Split,
+    /// Weights in bf16 alone, each update rounded up or down by chance, so that it is right on average.
+    Stochastic,
+}
+
+impl Master {
+    /// As pipeline files spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Split => "split",
+            Self::Stochastic => "stochastic",
+        }
+    }
+}
+
 /// First and second moment of one parameter, flat, f32, in the order its model holds it in memory.
 #[derive(Clone, Debug)]
 pub struct Moments {
@@ -39,65 +65,153 @@ pub struct Moments {
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     settings: AdamW,
-    n_steps: u64,
-    moments: BTreeMap<String, Moments>,
+    master: Master,
+    state: State,
+}
+
+/// What an optimiser carries from step to step, by published parameter name.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Steps taken.
+    pub n_steps: u64,
+    pub moments: BTreeMap<String, Moments>,
+    /// What split weights lack, flat, in i16.
+    pub rests: BTreeMap<String, Tensor<1, Int>>,
 }
 
 impl Optimizer {
     /// A fresh state: moments are zero and come into being with the first gradient.
     pub fn new(settings: AdamW) -> Self {
-        Self { settings, n_steps: 0, moments: BTreeMap::new() }
+        Self { settings, master: Master::F32, state: State::default() }
     }
 
-    /// A state as [`Optimizer::moments`] and [`Optimizer::n_steps`] gave it.
-    pub fn restore(settings: AdamW, n_steps: u64, moments: BTreeMap<String, Moments>) -> Self {
-        Self { settings, n_steps, moments }
+    /// The same optimiser in another state.
+    pub fn restored(self, state: State) -> Self {
+        Self { state, ..self }
+    }
+
+    /// How the weights are kept.
+    pub fn master(&self) -> Master {
+        self.master
+    }
+
+    /// Puts the weights of a model, which are in f32, into another form.
+    pub fn keep<M: Parameters>(&mut self, model: &mut M, master: Master) {
+        self.master = master;
+        let rests = &mut self.state.rests;
+        model.walk(&mut |name, param| match param {
+            ParamMut::Vector(weight) => keep(name, weight, master, rests),
+            ParamMut::Matrix(weight) | ParamMut::Linear(weight) => keep(name, weight, master, rests),
+        });
+    }
+
+    /// The model with its weights in f32, to the bit.
+    pub fn exact<M: Parameters + Clone>(&self, model: &M) -> M {
+        let mut model = match self.master {
+            Master::F32 | Master::Split => model.clone(),
+            Master::Stochastic => held(model, Precision::F32),
+        };
+        if self.master == Master::Split {
+            model.walk(&mut |name, param| match param {
+                ParamMut::Vector(weight) => self.complete(name, weight),
+                ParamMut::Matrix(weight) | ParamMut::Linear(weight) => self.complete(name, weight),
+            });
+        }
+        model
+    }
+
+    fn complete<const D: usize>(&self, name: &str, weight: &mut Tensor<D>) {
+        let Some(rest_n) = self.state.rests.get(name) else { return };
+        let shape = weight.dims();
+        let split = SplitWeight { weight_n: weight.clone().reshape([-1]), rest_n: rest_n.clone() };
+        *weight = split.exact().reshape(shape);
     }
 
     /// Steps taken.
     pub fn n_steps(&self) -> u64 {
-        self.n_steps
+        self.state.n_steps
     }
 
     /// Moments by published parameter name.
     pub fn moments(&self) -> &BTreeMap<String, Moments> {
-        &self.moments
+        &self.state.moments
+    }
+
+    /// What split weights lack, by published parameter name.
+    pub fn rests(&self) -> &BTreeMap<String, Tensor<1, Int>> {
+        &self.state.rests
     }
 
     /// One step against `gradients`, each multiplied by `grad_scale`. A parameter without one stays as it is.
     pub fn step<M: Parameters>(&mut self, model: &mut M, gradients: GradientSum, learning_rate: f64, grad_scale: f64) {
         let AdamW { beta1, beta2, epsilon, weight_decay } = self.settings;
-        self.n_steps += 1;
-        let step = self.n_steps;
+        self.state.n_steps += 1;
+        let step = self.state.n_steps;
         let spec = AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale };
         let mut by_name = gradients.by_name;
         model.walk(&mut |name, param| {
             let Some(grad_n) = by_name.remove(name) else { return };
-            let moments = self.moments.remove(name);
-            let moments = match param {
-                ParamMut::Vector(weight) => update(weight, moments, grad_n, spec),
-                ParamMut::Matrix(weight) | ParamMut::Linear(weight) => update(weight, moments, grad_n, spec),
-            };
-            self.moments.insert(name.to_owned(), moments);
+            match param {
+                ParamMut::Vector(weight) => self.update(name, weight, grad_n, spec),
+                ParamMut::Matrix(weight) | ParamMut::Linear(weight) => self.update(name, weight, grad_n, spec),
+            }
         });
+    }
+
+    /// Updates one parameter and its moments in place. Each tensor has one owner here, so the kernel writes where the old
+    /// values lie.
+    fn update<const D: usize>(&mut self, name: &str, weight: &mut Tensor<D>, grad_n: Tensor<1>, spec: AdamWSpec) {
+        let shape = weight.dims();
+        let weight_n = weight.extract().reshape([-1]);
+        let Moments { first_n, second_n } = self
+            .state
+            .moments
+            .remove(name)
+            .unwrap_or_else(|| Moments { first_n: grad_n.zeros_like(), second_n: grad_n.zeros_like() });
+        let (weight_n, first_n, second_n) = match (self.master, self.state.rests.remove(name)) {
+            (Master::Split, Some(rest_n)) => {
+                let split = SplitWeight { weight_n, rest_n };
+                let (SplitWeight { weight_n, rest_n }, first_n, second_n) =
+                    adamw_split(split, first_n, second_n, grad_n, spec);
+                self.state.rests.insert(name.to_owned(), rest_n);
+                (weight_n, first_n, second_n)
+            }
+            (Master::Stochastic, _) => {
+                adamw_stochastic(weight_n, first_n, second_n, grad_n, spec, chance_seed(name, spec.step))
+            }
+            (Master::F32 | Master::Split, _) => adamw(weight_n, first_n, second_n, grad_n, spec),
+        };
+        *weight = weight_n.reshape(shape);
+        self.state.moments.insert(name.to_owned(), Moments { first_n, second_n });
     }
 }
 
-/// Updates one parameter in place and gives back its moments. Each tensor has one owner here, so the kernel writes
-/// where the old values lie.
-fn update<const D: usize>(
+fn keep<const D: usize>(
+    name: &str,
     weight: &mut Tensor<D>,
-    moments: Option<Moments>,
-    grad_n: Tensor<1>,
-    spec: AdamWSpec,
-) -> Moments {
-    let shape = weight.dims();
-    let weight_n = weight.extract().reshape([-1]);
-    let Moments { first_n, second_n } =
-        moments.unwrap_or_else(|| Moments { first_n: grad_n.zeros_like(), second_n: grad_n.zeros_like() });
-    let (weight_n, first_n, second_n) = adamw(weight_n, first_n, second_n, grad_n, spec);
-    *weight = weight_n.reshape(shape);
-    Moments { first_n, second_n }
+    master: Master,
+    rests: &mut BTreeMap<String, Tensor<1, Int>>,
+) {
+    match master {
+        Master::F32 => {}
+        Master::Split => {
+            let shape = weight.dims();
+            let SplitWeight { weight_n, rest_n } = SplitWeight::of(weight.extract().reshape([-1]));
+            *weight = weight_n.reshape(shape);
+            rests.insert(name.to_owned(), rest_n);
+        }
+        Master::Stochastic => *weight = Precision::Bf16.hold(weight.extract()),
+    }
+}
+
+/// What the roundings of a parameter in a step depend on: nothing but which these are, so that a run that is resumed takes
+/// the same ones.
+fn chance_seed(name: &str, step: u64) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key("sluice stochastic rounding v1");
+    hasher.update(&step.to_le_bytes()).update(name.as_bytes());
+    let mut head = [0; 8];
+    head.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(head)
 }
 
 /// Gradients by published parameter name, summed over micro-batches in f32.
@@ -124,13 +238,24 @@ impl GradientSum {
                     weight.grad_remove(gradients).map(|grad| grad.reshape([-1]))
                 }
             };
-            let Some(grad_n) = grad_n else { return };
-            let total_n = match self.by_name.remove(name) {
-                Some(total_n) => total_n + grad_n,
-                None => grad_n,
-            };
-            self.by_name.insert(name.to_owned(), total_n);
+            let Some(grad_n) = grad_n.map(|grad_n| Precision::F32.hold(grad_n)) else { return };
+            self.put(name.to_owned(), grad_n);
         });
+    }
+
+    /// Adds another sum.
+    pub fn join(&mut self, other: Self) {
+        for (name, grad_n) in other.by_name {
+            self.put(name, grad_n);
+        }
+    }
+
+    fn put(&mut self, name: String, grad_n: Tensor<1>) {
+        let total_n = match self.by_name.remove(&name) {
+            Some(total_n) => total_n + grad_n,
+            None => grad_n,
+        };
+        self.by_name.insert(name, total_n);
     }
 
     /// Root of the sum of squares over all gradients.

@@ -6,20 +6,20 @@
 //! checks them, and when they are written.
 //!
 //! The stream is a safetensors file. Tensors are called `weight/NAME`, `first/NAME` and `second/NAME` after the
-//! published parameter names; they have the type they have in memory and lie as they lie there, linear maps `[in, out]`,
+//! published parameter names, and `rest/NAME` where a split weight has one; they have the type they have in memory and lie as they lie there, linear maps `[in, out]`,
 //! so they are no checkpoint for other programs. `steps` is a table of figures, a row for each finished step. One tensor
 //! at a time is in memory on the way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use sluice_lm::params::{ParamMut, Parameters};
 use thiserror::Error;
 
 use crate::metrics::{PairMetrics, StepMetrics};
-use crate::optimizer::{AdamW, Moments, Optimizer};
+use crate::optimizer::{Master, Moments, State};
 use crate::trainer::Trainer;
 
 /// Names the form of the stream; changes when what is written could be misread by an older reader.
@@ -29,6 +29,9 @@ pub const FORM: &str = "trainer v1";
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 const STEPS: &str = "steps";
 const N_OPTIMIZER_STEPS: &str = "n_optimizer_steps";
+/// The parts of a weight.
+const WEIGHT: &str = "weight";
+const REST: &str = "rest";
 
 /// Why a stream is not the trainer that is needed.
 #[derive(Debug, Error)]
@@ -56,31 +59,32 @@ pub fn write<M: Parameters + Clone>(
     let figures: Vec<u8> = steps.iter().flat_map(figures).flat_map(f64::to_le_bytes).collect();
     let mut header = Header::default();
     header.add(STEPS, Dtype::F64, vec![steps.len(), N_FIGURES]);
-    for Kept { name, shape, values_n } in &tensors {
-        header.add(name, stored_dtype(values_n.dtype())?, shape.clone());
+    for Kept { name, shape, values } in &tensors {
+        header.add(name, stored_dtype(values.dtype())?, shape.clone());
     }
     sink.write_all(&header.finish(trainer.optimizer.n_steps())?)?;
     sink.write_all(&figures)?;
-    for Kept { values_n, .. } in tensors {
-        sink.write_all(values_n.into_data().as_bytes())?;
+    for Kept { values, .. } in tensors {
+        sink.write_all(values.into_data().as_bytes())?;
     }
     Ok(())
 }
 
-/// Reads what [`write`] wrote. `model` gives the architecture; its weights are replaced.
+/// Reads what [`write`] wrote. `fresh` is the trainer before its first step; its weights are replaced.
 pub fn read<M: Parameters>(
     source: &mut (impl Read + Seek),
-    mut model: M,
-    adamw: AdamW,
+    fresh: Trainer<M>,
     device: &Device,
 ) -> Result<(Trainer<M>, Vec<StepMetrics>), ResumeError> {
+    let Trainer { mut model, optimizer, n_done: _ } = fresh;
     let mut reader = Reader::open(source, device)?;
     let steps = reader.steps()?;
-    let mut moments = BTreeMap::new();
+    let mut state = State { n_steps: reader.n_optimizer_steps, ..State::default() };
+    let master = optimizer.master();
     let mut fault = None;
     model.walk(&mut |name, param| {
         if fault.is_none() {
-            fault = reader.restore(name, param, &mut moments).err();
+            fault = reader.restore(name, param, master, &mut state).err();
         }
     });
     if let Some(fault) = fault {
@@ -89,24 +93,49 @@ pub fn read<M: Parameters>(
     if let Some(name) = reader.left.into_keys().next() {
         return Err(ResumeError::Unknown { name });
     }
-    let optimizer = Optimizer::restore(adamw, reader.n_optimizer_steps, moments);
-    Ok((Trainer { model, optimizer, n_done: steps.len() }, steps))
+    Ok((Trainer { model, optimizer: optimizer.restored(state), n_done: steps.len() }, steps))
 }
 
 /// Bytes that [`write`] would write, within a header.
 pub fn n_bytes<M: Parameters + Clone>(trainer: &Trainer<M>) -> u64 {
-    let bytes = |kept: &Kept| (kept.values_n.dims()[0] * kept.values_n.dtype().size()) as u64;
-    // Moments come into being with the first step: two for each weight.
+    let n_values = |kept: &Kept| kept.shape.iter().product::<usize>() as u64;
     let tensors = kept_tensors(trainer);
-    let now: u64 = tensors.iter().map(bytes).sum();
-    if trainer.optimizer.moments().is_empty() { 3 * now } else { now }
+    let now: u64 = tensors.iter().map(|kept| n_values(kept) * kept.values.dtype().size() as u64).sum();
+    if !trainer.optimizer.moments().is_empty() {
+        return now;
+    }
+    // Moments come into being with the first step: two in f32 for each weight.
+    let of_moments = |kept: &Kept| if kept.name.starts_with(WEIGHT) { n_values(kept) * 8 } else { 0 };
+    now + tensors.iter().map(of_moments).sum::<u64>()
 }
 
 /// A tensor on its way out; its bytes are read from the device when they are written.
 struct Kept {
     name: String,
     shape: Vec<usize>,
-    values_n: Tensor<1>,
+    values: Values,
+}
+
+/// The values of a tensor, flat.
+enum Values {
+    Floats(Tensor<1>),
+    Ints(Tensor<1, Int>),
+}
+
+impl Values {
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Floats(values_n) => values_n.dtype(),
+            Self::Ints(values_n) => values_n.dtype(),
+        }
+    }
+
+    fn into_data(self) -> TensorData {
+        match self {
+            Self::Floats(values_n) => values_n.into_data(),
+            Self::Ints(values_n) => values_n.into_data(),
+        }
+    }
 }
 
 fn kept_tensors<M: Parameters + Clone>(trainer: &Trainer<M>) -> Vec<Kept> {
@@ -119,13 +148,16 @@ fn kept_tensors<M: Parameters + Clone>(trainer: &Trainer<M>) -> Vec<Kept> {
                 (weight.clone().reshape([-1]), weight.dims().to_vec())
             }
         };
-        let mut keep = |part: &str, values_n: Tensor<1>| {
-            kept.push(Kept { name: format!("{part}/{name}"), shape: shape.clone(), values_n });
+        let mut keep = |part: &str, values: Values| {
+            kept.push(Kept { name: format!("{part}/{name}"), shape: shape.clone(), values });
         };
-        keep("weight", values_n);
+        keep(WEIGHT, Values::Floats(values_n));
+        if let Some(rest_n) = trainer.optimizer.rests().get(name) {
+            keep(REST, Values::Ints(rest_n.clone()));
+        }
         if let Some(Moments { first_n, second_n }) = trainer.optimizer.moments().get(name) {
-            keep("first", first_n.clone());
-            keep("second", second_n.clone());
+            keep("first", Values::Floats(first_n.clone()));
+            keep("second", Values::Floats(second_n.clone()));
         }
     });
     kept
@@ -194,7 +226,8 @@ impl<'a, R: Read + Seek> Reader<'a, R> {
         &mut self,
         name: &str,
         param: ParamMut<'_>,
-        moments: &mut BTreeMap<String, Moments>,
+        master: Master,
+        state: &mut State,
     ) -> Result<(), ResumeError> {
         let shape = match param {
             ParamMut::Vector(weight) => {
@@ -212,7 +245,12 @@ impl<'a, R: Read + Seek> Reader<'a, R> {
         if self.left.contains_key(&format!("first/{name}")) {
             let first_n = self.tensor(&format!("first/{name}"), &shape, DType::F32)?;
             let second_n = self.tensor(&format!("second/{name}"), &shape, DType::F32)?;
-            moments.insert(name.to_owned(), Moments { first_n, second_n });
+            state.moments.insert(name.to_owned(), Moments { first_n, second_n });
+        }
+        if master == Master::Split {
+            let bytes = self.bytes(&format!("{REST}/{name}"), Dtype::I16, &shape)?;
+            let data = TensorData::from_bytes_vec(bytes, [shape.iter().product::<usize>()], DType::I16);
+            state.rests.insert(name.to_owned(), Tensor::from_data(data, (self.device, DType::I16)));
         }
         Ok(())
     }
@@ -257,6 +295,7 @@ fn stored_dtype(dtype: DType) -> io::Result<Dtype> {
         DType::F32 => Ok(Dtype::F32),
         DType::F16 => Ok(Dtype::F16),
         DType::BF16 => Ok(Dtype::BF16),
+        DType::I16 => Ok(Dtype::I16),
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("weights of type {}", other.name()))),
     }
 }

@@ -1,7 +1,10 @@
 //! What a model can be trained on: rows, and the part of a batch's loss that some of them carry.
 //!
 //! Owns the trait between the trainer's loop and the losses. A batch may be cut into micro-batches anywhere: the parts
-//! sum to the loss of the whole batch.
+//! sum to the loss of the whole batch. What a task computes begins at the hidden states: how these come about is the
+//! trainer's choice.
+//!
+//! n tokens, d hidden size
 
 mod pairs;
 mod reference;
@@ -9,6 +12,7 @@ mod reward;
 mod sft;
 
 use burn::tensor::Tensor;
+use sluice_lm::packed::Packed;
 use thiserror::Error;
 
 pub use pairs::{PairTask, PairTotals};
@@ -37,8 +41,12 @@ pub trait Task<M> {
     /// Looks over the rows of a batch; `model` is off the tape.
     fn totals(&self, model: &M, rows: &[usize]) -> Self::Totals;
 
-    /// The part of the batch's loss that `rows` carry; `model` is on the tape.
-    fn share(&self, model: &M, rows: &[usize], totals: &Self::Totals) -> Share;
+    /// What the model reads for these rows.
+    fn batch(&self, rows: &[usize]) -> Packed;
+
+    /// The part of the batch's loss that `rows` carry, from the hidden states of [`Task::batch`]; `model` and they are on
+    /// the tape.
+    fn share(&self, model: &M, hidden_nd: Tensor<2>, rows: &[usize], totals: &Self::Totals) -> Share;
 }
 
 /// A part of a batch's loss.

@@ -6,12 +6,15 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sluice_lm::params::{ParamMut, Parameters, tracked};
+use burn::tensor::{DType, Device};
+use sluice_lm::params::{ParamMut, Parameters, held};
+use sluice_lm::precision::Precision;
+use sluice_lm::stack::Stack;
 use thiserror::Error;
 
-use crate::logps::floats;
+use crate::backward::{Kept, add_gradients};
 use crate::metrics::{PairTally, StepMetrics};
-use crate::optimizer::{AdamW, GradientSum, Optimizer, clip_factor};
+use crate::optimizer::{AdamW, GradientSum, Master, Optimizer, clip_factor};
 use crate::order::{Order, micro_batches};
 use crate::schedule::Schedule;
 use crate::task::Task;
@@ -26,6 +29,10 @@ pub struct Recipe {
     pub max_grad_norm: Option<f64>,
     /// Tokens of a micro-batch. Changes rounding, not meaning.
     pub micro_batch_tokens: usize,
+    /// What a step computes in. The weights themselves, their gradients' sums and the moments are in f32 whatever it is.
+    pub precision: Precision,
+    /// What a backward pass finds of its forward pass. Changes memory and time, not the result.
+    pub kept: Kept,
 }
 
 /// A model in training, between two steps.
@@ -68,9 +75,11 @@ pub enum TrainError {
     GradientNotFinite { step: usize, value: f64, loss: f64 },
     #[error("parameter {name} is {dtype}; training needs weights in f32")]
     NotF32 { name: String, dtype: String },
+    #[error("weights kept as `{master}` are trained on the CPU alone so far; `f32` works on a GPU")]
+    Master { master: &'static str },
 }
 
-impl<M: Parameters + Clone> Trainer<M> {
+impl<M: Stack> Trainer<M> {
     /// A trainer before its first step.
     pub fn new(mut model: M, settings: AdamW) -> Result<Self, TrainError> {
         let mut fault = None;
@@ -79,7 +88,7 @@ impl<M: Parameters + Clone> Trainer<M> {
                 ParamMut::Vector(weight) => weight.dtype(),
                 ParamMut::Matrix(weight) | ParamMut::Linear(weight) => weight.dtype(),
             };
-            if dtype != burn::tensor::DType::F32 && fault.is_none() {
+            if dtype != DType::F32 && fault.is_none() {
                 fault = Some(TrainError::NotF32 { name: name.to_owned(), dtype: dtype.name().to_owned() });
             }
         });
@@ -87,6 +96,20 @@ impl<M: Parameters + Clone> Trainer<M> {
             Some(fault) => Err(fault),
             None => Ok(Self { model, optimizer: Optimizer::new(settings), n_done: 0 }),
         }
+    }
+
+    /// The same trainer with its weights, which are in f32, put into another form. A step then computes in bf16.
+    pub fn keeping(mut self, master: Master) -> Result<Self, TrainError> {
+        if master != Master::F32 && parameter_device(&mut self.model) != Some(Device::flex()) {
+            return Err(TrainError::Master { master: master.name() });
+        }
+        self.optimizer.keep(&mut self.model, master);
+        Ok(self)
+    }
+
+    /// The model with its weights in f32, to the bit.
+    pub fn exact(&self) -> M {
+        self.optimizer.exact(&self.model)
     }
 
     /// Trains until the recipe's last step.
@@ -115,21 +138,25 @@ impl<M: Parameters + Clone> Trainer<M> {
         let step = self.n_done + 1;
         let batches = step_batches(task, recipe, self.n_done);
         let rows = batches.concat();
-        let totals = task.totals(&self.model, &rows);
+        let computed = match self.optimizer.master() {
+            Master::F32 => held(&self.model, recipe.precision),
+            Master::Split | Master::Stochastic => self.model.clone(),
+        };
+        let totals = task.totals(&computed, &rows);
         let (mut gradients, mut loss, mut tally) = (GradientSum::default(), 0.0, PairTally::default());
         for batch in &batches {
             if cancel.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let mut model = tracked(&self.model);
-            let share = task.share(&model, batch, &totals);
-            gradients.add(&mut model, &mut share.loss.backward(), &|name| task.trains(name));
-            loss += floats(share.loss).iter().sum::<f64>();
-            tally += share.tally;
+            let (share, counted) = add_gradients(&computed, task, batch, &totals, recipe.kept, &mut gradients);
+            loss += share;
+            tally += counted;
             if !loss.is_finite() {
                 return Err(TrainError::LossNotFinite { step, value: loss });
             }
         }
+        // The optimiser writes where the weights lie, if nobody else holds them.
+        drop(computed);
         let grad_norm = gradients.norm();
         if !grad_norm.is_finite() {
             return Err(TrainError::GradientNotFinite { step, value: grad_norm, loss });
@@ -149,6 +176,19 @@ impl<M: Parameters + Clone> Trainer<M> {
             seconds: 0.0,
         }))
     }
+}
+
+/// Where a model's first parameter lies.
+fn parameter_device<M: Parameters>(model: &mut M) -> Option<Device> {
+    let mut device = None;
+    model.walk(&mut |_, param| {
+        let found = match param {
+            ParamMut::Vector(weight) => weight.device(),
+            ParamMut::Matrix(weight) | ParamMut::Linear(weight) => weight.device(),
+        };
+        device.get_or_insert(found);
+    });
+    device
 }
 
 /// The micro-batches of the step that follows `n_done` finished steps.

@@ -10,7 +10,9 @@ use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::generate::{Decoding, GenerateConfig, Request, generate};
 use sluice_lm::model::{CausalModel, load_causal};
 use sluice_lm::params::Parameters;
+use sluice_lm::precision::Precision;
 use sluice_lm::sampling::Sampling;
+use sluice_train::backward::Kept;
 use sluice_train::batch::{Sequence, TokenPair};
 use sluice_train::objective::{MarginLoss, Objective, Simpo};
 use sluice_train::optimizer::AdamW;
@@ -80,6 +82,8 @@ impl Ours {
             adamw: AdamW::default(),
             max_grad_norm: Some(MAX_GRAD_NORM),
             micro_batch_tokens: usize::MAX,
+            precision: Precision::F32,
+            kept: Kept::All,
         };
         let started = Instant::now();
         let task = PairTask::new(&objective, &self.pairs, &[], usize::MAX)?;

@@ -1,26 +1,26 @@
 //! `model inspect`: what a model folder is, what it costs, and what would be refused and why.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sluice_lm::checkpoint::Checkpoint;
-use sluice_lm::config::Head;
-use sluice_stages::Device;
+use sluice_lm::memory::{SamplingLoad, Share, Sizes};
+use sluice_lm::model::check;
+use sluice_lm::precision::Precision;
+use sluice_spec::Dtype;
+use sluice_train::backward::Kept;
+use sluice_train::memory::{TrainingLoad, training};
+use sluice_train::optimizer::Master;
 
-use crate::args::Global;
+use crate::args::{Global, Inspect, MasterChoice};
+use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::model_folder::{causal, folder, reward};
+use crate::model_folder::folder;
 use crate::output::out;
 use crate::render::model::{Inspected, inspected};
+use crate::render::quantity::count;
 use crate::world::World;
 
-/// Larger models are not loaded to be looked into; their tensors are read one by one for the digest.
-const LOADED_BYTES: u64 = 4_000_000_000;
-/// Bytes of memory for each parameter in f32.
-const RUN_BYTES: u64 = 4;
-/// Weights, gradients and two moments of the optimiser, in f32.
-const TRAIN_BYTES: u64 = 16;
-
-pub fn inspect(global: &Global, world: &World, reference: &str) -> Outcome {
-    let folder = folder(reference, world)?;
+pub fn inspect(global: &Global, world: &World, args: &Inspect) -> Outcome {
+    let folder = folder(&args.folder, world)?;
     let model = match Checkpoint::open(&folder) {
         Ok(model) => model,
         Err(error) => {
@@ -34,6 +34,8 @@ pub fn inspect(global: &Global, world: &World, reference: &str) -> Outcome {
     };
     let digest = model.digest().map_err(|error| Failure::new(Exit::Usage, error))?;
     let n_parameters = n_parameters(&model);
+    let precision = device::chosen(global, Dtype::Auto).precision;
+    let sizes = Sizes::of(&model.config, n_parameters as usize);
     let shown = Inspected {
         folder: folder.display().to_string(),
         architecture: model.config.architecture().to_owned(),
@@ -44,13 +46,46 @@ pub fn inspect(global: &Global, world: &World, reference: &str) -> Outcome {
         max_positions: model.config.model.max_position_embeddings() as u64,
         has_template: model.template().is_ok(),
         stored_bytes: model.weights.n_bytes(),
-        run_bytes: n_parameters * RUN_BYTES,
-        train_bytes: n_parameters * TRAIN_BYTES,
+        precision: precision.name(),
+        run_bytes: n_parameters * precision.bytes() as u64,
+        sampling: (sampling_of(args), sizes.sampling(sampling_load(args, precision))),
+        training: (training_of(args), training(&sizes, training_load(args, precision, n_parameters))),
         warnings: model.warnings.iter().map(|(file, warning)| format!("{}: {warning}", file.display())).collect(),
         refused: refused(&model),
     };
     out(if global.json { format!("{}\n", object(&shown)) } else { inspected(&shown, world.out) });
     Ok(if shown.refused.is_empty() { Exit::Ok } else { Exit::Usage })
+}
+
+fn sampling_load(args: &Inspect, precision: Precision) -> SamplingLoad {
+    let [max_batch, n_prompt, n_new] =
+        [args.max_batch, args.prompt_tokens, args.max_new_tokens].map(|count| count as usize);
+    SamplingLoad { precision, max_batch, n_prompt, n_new }
+}
+
+fn sampling_of(args: &Inspect) -> String {
+    let Inspect { max_batch, prompt_tokens, max_new_tokens, .. } = args;
+    format!("{max_batch} answers at a time, of {prompt_tokens} + {max_new_tokens} tokens")
+}
+
+/// Every token of a pass may be one that is predicted.
+fn training_load(args: &Inspect, precision: Precision, n_parameters: u64) -> TrainingLoad {
+    let kept = match args.recompute {
+        Some(true) => Kept::Blocks,
+        Some(false) => Kept::All,
+        None => Kept::suited_to(n_parameters as usize),
+    };
+    let master = match (precision, args.master) {
+        (Precision::F32, _) | (Precision::Bf16, MasterChoice::F32) => Master::F32,
+        (Precision::Bf16, MasterChoice::Split) => Master::Split,
+        (Precision::Bf16, MasterChoice::Stochastic) => Master::Stochastic,
+    };
+    let n_tokens = args.micro_batch_tokens as usize;
+    TrainingLoad { precision, master, kept, n_tokens, n_predicted: n_tokens }
+}
+
+fn training_of(args: &Inspect) -> String {
+    format!("passes of {} tokens", count(u64::from(args.micro_batch_tokens)))
 }
 
 /// Scalars of all stored tensors.
@@ -66,19 +101,9 @@ fn dtypes(model: &Checkpoint) -> String {
     names.join(" and ")
 }
 
-/// Loads the model as a stage would, and tells why that fails.
+/// Why the model would not load, outermost reason first.
 fn refused(model: &Checkpoint) -> Vec<String> {
-    if model.weights.n_bytes() > LOADED_BYTES {
-        return Vec::new();
-    }
-    let loaded = match model.config.head {
-        Head::CausalLm => causal(model, Device::Cpu).map(drop),
-        Head::SequenceClassification { .. } | Head::ArmoRm { .. } => reward(model, Device::Cpu).map(drop),
-    };
-    match loaded {
-        Ok(()) => Vec::new(),
-        Err(failure) => failure.chain(),
-    }
+    check(model).map_or_else(|error| Failure::new(Exit::Usage, error).chain(), |()| Vec::new())
 }
 
 fn object(shown: &Inspected) -> Value {
@@ -92,8 +117,10 @@ fn object(shown: &Inspected) -> Value {
         max_positions,
         has_template,
         stored_bytes,
+        precision,
         run_bytes,
-        train_bytes,
+        sampling: (_, sampling),
+        training: (_, training),
         warnings,
         refused,
     } = shown;
@@ -107,9 +134,19 @@ fn object(shown: &Inspected) -> Value {
         "max_positions": max_positions,
         "chat_template": has_template,
         "bytes": stored_bytes,
+        "run_dtype": precision,
         "run_bytes": run_bytes,
-        "train_bytes": train_bytes,
+        "sample_bytes": Share::total(sampling),
+        "sample_memory": parts(sampling),
+        "train_bytes": Share::total(training),
+        "train_memory": parts(training),
         "warnings": warnings,
         "refused": refused,
     })
+}
+
+/// Bytes by what they are for, without what takes none.
+fn parts(shares: &[Share]) -> Value {
+    let parts = shares.iter().filter(|share| share.n_bytes > 0);
+    Value::Object(parts.map(|share| (share.name.to_owned(), json!(share.n_bytes))).collect::<Map<_, _>>())
 }

@@ -138,6 +138,26 @@ impl Weights {
 
     /// The elements of a tensor, row-major; its shape must be `shape`, and all of them finite.
     pub fn tensor<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, WeightsError> {
+        let tensor = self.find(name, shape)?;
+        // The header check has shown that this many elements lie in the file.
+        let mut elements = vec![T::default(); tensor.n_elements()];
+        let pieces = elements.par_chunks_mut(PIECE).enumerate();
+        pieces.try_for_each(|(i, piece)| self.decode_piece(name, tensor, i * PIECE, piece))?;
+        Ok(elements)
+    }
+
+    /// Looks whether [`Weights::tensor`] would succeed, and keeps nothing.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), WeightsError> {
+        let tensor = self.find(name, shape)?;
+        let n_elements = tensor.n_elements();
+        (0..n_elements.div_ceil(PIECE)).into_par_iter().try_for_each(|i| {
+            let mut piece = vec![0.0f32; (n_elements - i * PIECE).min(PIECE)];
+            self.decode_piece(name, tensor, i * PIECE, &mut piece)
+        })
+    }
+
+    /// The tensor of a name and a shape.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&StoredTensor, WeightsError> {
         let Some(tensor) = self.tensors.get(name) else {
             let (file, name, shape) = (self.any_file(), name.to_owned(), shape.to_vec());
             return Err(WeightsError::Missing { file, name, shape });
@@ -147,18 +167,23 @@ impl Weights {
             let (found, wanted) = (tensor.shape.clone(), shape.to_vec());
             return Err(WeightsError::Shape { file, name, found, wanted });
         }
-        // The header check has shown that this many elements lie in the file.
-        let mut elements = vec![T::default(); tensor.n_elements()];
-        elements.par_chunks_mut(PIECE).enumerate().try_for_each(|(i, piece)| {
-            let mut bytes = vec![0; piece.len() * tensor.dtype.bytes()];
-            self.fill(name, tensor, i * PIECE, &mut bytes)?;
-            let bad = decode(tensor.dtype, &bytes, piece);
-            bad.map_or(Ok(()), |(at, value)| {
-                let (file, name, element) = (self.file_of(tensor), name.to_owned(), i * PIECE + at);
-                Err(WeightsError::NotFinite { file, name, value, element })
-            })
-        })?;
-        Ok(elements)
+        Ok(tensor)
+    }
+
+    /// Reads the elements from `first` on into `piece`; all of them must be finite.
+    fn decode_piece<T: Element>(
+        &self,
+        name: &str,
+        tensor: &StoredTensor,
+        first: usize,
+        piece: &mut [T],
+    ) -> Result<(), WeightsError> {
+        let mut bytes = vec![0; piece.len() * tensor.dtype.bytes()];
+        self.fill(name, tensor, first, &mut bytes)?;
+        decode(tensor.dtype, &bytes, piece).map_or(Ok(()), |(at, value)| {
+            let (file, name, element) = (self.file_of(tensor), name.to_owned(), first + at);
+            Err(WeightsError::NotFinite { file, name, value, element })
+        })
     }
 
     pub(super) fn expect_no_extra<S: AsRef<str>>(

@@ -255,11 +255,17 @@ fn first_not_finite(data: &[f32], dtype: Dtype) -> Option<(usize, f32)> {
 }
 
 fn write_elements(sink: &mut impl Write, data: &[f32], dtype: Dtype) -> io::Result<()> {
-    match dtype {
-        Dtype::F32 => data.iter().try_for_each(|x| sink.write_all(&x.to_le_bytes())),
-        Dtype::F16 => data.iter().try_for_each(|x| sink.write_all(&f16::from_f32(*x).to_le_bytes())),
-        Dtype::Bf16 => data.iter().try_for_each(|x| sink.write_all(&bf16::from_f32(*x).to_le_bytes())),
-    }
+    const PIECE: usize = 1 << 16;
+    let mut bytes = Vec::with_capacity(PIECE * dtype.bytes());
+    data.chunks(PIECE).try_for_each(|piece| {
+        bytes.clear();
+        match dtype {
+            Dtype::F32 => bytes.extend(piece.iter().flat_map(|x| x.to_le_bytes())),
+            Dtype::F16 => bytes.extend(piece.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes())),
+            Dtype::Bf16 => bytes.extend(piece.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes())),
+        }
+        sink.write_all(&bytes)
+    })
 }
 
 fn pretty(value: &Value) -> String {

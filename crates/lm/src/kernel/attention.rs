@@ -3,7 +3,7 @@
 //! Owns the arithmetic of one (sequence, key head) pair and the spreading of pairs over threads. Knows nothing of tensors.
 //! Scores are never kept for the backward pass: recomputing a row costs less than reading it back.
 //!
-//! t tokens of one sequence, h query heads, g key heads, d head dim
+//! t tokens of one sequence, s tokens it sees, h query heads, g key heads, d head dim
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -12,6 +12,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::math::{self, accumulate_rows, axpy, vectorized};
+use crate::packed::Segment;
 
 /// Cosines and sines of the rotary position embedding, `[position, d / 2]` each.
 ///
@@ -120,12 +121,12 @@ fn normalise(scores: &mut [f32], cap: Option<f32>) {
     math::scale(scores, 1.0 / sum);
 }
 
-fn pairs(segments: &[Range<usize>], n_kv_heads: usize) -> Vec<(Range<usize>, usize)> {
-    segments.iter().flat_map(|segment| (0..n_kv_heads).map(move |g| (segment.clone(), g))).collect()
+fn pairs(segments: &[Segment], n_kv_heads: usize) -> Vec<(&Segment, usize)> {
+    segments.iter().flat_map(|segment| (0..n_kv_heads).map(move |g| (segment, g))).collect()
 }
 
-/// Output `[n, h · d]` of causal self-attention within each segment.
-pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Range<usize>], spec: &AttentionSpec) -> Vec<f32> {
+/// Output `[n, h · d]` of causal self-attention within each segment and over the prefix it continues.
+pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Segment], spec: &AttentionSpec) -> Vec<f32> {
     let (d, h, group) = (spec.head_dim, spec.n_heads, spec.group());
     let pairs = pairs(segments, spec.n_kv_heads);
     let blocks: Vec<Vec<f32>> = pairs
@@ -133,15 +134,15 @@ pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Range<usize>], spec:
         .map(|(segment, g)| {
             vectorized(
                 #[inline(always)]
-                || forward_pair(q, k, v, segment.clone(), *g, spec),
+                || forward_pair(q, k, v, segment, *g, spec),
             )
         })
         .collect();
     let mut out = vec![0.0; q.len()];
     for ((segment, g), block) in pairs.iter().zip(&blocks) {
-        let t = segment.len();
+        let t = segment.rows.len();
         for in_group in 0..group {
-            for (i, row) in segment.clone().enumerate() {
+            for (i, row) in segment.rows.clone().enumerate() {
                 let target = (row * h + g * group + in_group) * d;
                 out[target..target + d].copy_from_slice(&block[(in_group * t + i) * d..][..d]);
             }
@@ -150,41 +151,47 @@ pub fn forward(q: &[f32], k: &[f32], v: &[f32], segments: &[Range<usize>], spec:
     out
 }
 
-/// Keys of one head turned to their positions and laid `[d, t]`, so that a score row is a sum over contiguous rows.
+/// Keys of one head turned to their positions and laid `[d, s]`, the prefix first, so that a score row is a sum over
+/// contiguous rows.
 #[inline(always)]
-fn rotated_keys_transposed(k: &[f32], segment: &Range<usize>, g: usize, spec: &AttentionSpec) -> Vec<f32> {
-    let (d, t) = (spec.head_dim, segment.len());
+fn rotated_keys_transposed(k: &[f32], segment: &Segment, g: usize, spec: &AttentionSpec) -> Vec<f32> {
+    let (d, s) = (spec.head_dim, segment.n_tokens());
     let mut turned = vec![0.0; d];
-    let mut keys_dt = vec![0.0; d * t];
-    for (j, row) in segment.clone().enumerate() {
+    let mut keys_ds = vec![0.0; d * s];
+    for (j, row) in segment.tokens().enumerate() {
         spec.rope.rotate(head(k, row, spec.n_kv_heads, g, d), j, 1.0, 1.0, &mut turned);
         for (c, value) in turned.iter().enumerate() {
-            keys_dt[c * t + j] = *value;
+            keys_ds[c * s + j] = *value;
         }
     }
-    keys_dt
+    keys_ds
 }
 
 #[inline(always)]
-fn forward_pair(q: &[f32], k: &[f32], v: &[f32], segment: Range<usize>, g: usize, spec: &AttentionSpec) -> Vec<f32> {
-    let (d, t, group) = (spec.head_dim, segment.len(), spec.group());
-    let keys_dt = rotated_keys_transposed(k, &segment, g, spec);
-    let values = &v[(segment.start * spec.n_kv_heads) * d..];
+fn forward_pair(q: &[f32], k: &[f32], v: &[f32], segment: &Segment, g: usize, spec: &AttentionSpec) -> Vec<f32> {
+    let Segment { rows, prefix } = segment;
+    let (d, t, s, group) = (spec.head_dim, rows.len(), segment.n_tokens(), spec.group());
+    let keys_ds = rotated_keys_transposed(k, segment, g, spec);
+    let stride = spec.n_kv_heads * d;
+    let (of_prefix, own) = (&v[prefix.start * stride..], &v[rows.start * stride..]);
     let mut block = vec![0.0; group * t * d];
     let mut query = vec![0.0; d];
-    let mut scores = vec![0.0; t];
+    let mut scores = vec![0.0; s];
     for in_group in 0..group {
         for i in 0..t {
-            let row = head(q, segment.start + i, spec.n_heads, g * group + in_group, d);
-            spec.rope.rotate(row, i, spec.scale, 1.0, &mut query);
-            let first = spec.first_key(i);
-            let scores = &mut scores[first..=i];
+            let position = prefix.len() + i;
+            let row = head(q, rows.start + i, spec.n_heads, g * group + in_group, d);
+            spec.rope.rotate(row, position, spec.scale, 1.0, &mut query);
+            let first = spec.first_key(position);
+            let scores = &mut scores[first..=position];
             scores.fill(0.0);
-            accumulate_rows(scores, &query, &keys_dt, t, first);
+            accumulate_rows(scores, &query, &keys_ds, s, first);
             normalise(scores, spec.softcap);
             let out = &mut block[(in_group * t + i) * d..][..d];
-            let stride = spec.n_kv_heads * d;
-            accumulate_rows(out, scores, &values[first * stride..], stride, g * d);
+            // The sum runs over the keys in order, so that it does not matter whether they lie in one piece.
+            let (in_prefix, in_own) = scores.split_at(prefix.len().saturating_sub(first));
+            accumulate_rows(out, in_prefix, &of_prefix[first * stride..], stride, g * d);
+            accumulate_rows(out, in_own, &own[first.saturating_sub(prefix.len()) * stride..], stride, g * d);
         }
     }
     block
@@ -196,7 +203,7 @@ pub fn backward(
     k: &[f32],
     v: &[f32],
     grad: &[f32],
-    segments: &[Range<usize>],
+    segments: &[Segment],
     spec: &AttentionSpec,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let (d, h, n_kv, group) = (spec.head_dim, spec.n_heads, spec.n_kv_heads, spec.group());
@@ -206,26 +213,35 @@ pub fn backward(
         .map(|(segment, g)| {
             vectorized(
                 #[inline(always)]
-                || backward_pair(q, k, v, grad, segment.clone(), *g, spec),
+                || backward_pair(q, k, v, grad, segment, *g, spec),
             )
         })
         .collect();
     let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
     for ((segment, g), block) in pairs.iter().zip(&blocks) {
-        let t = segment.len();
-        for (i, row) in segment.clone().enumerate() {
-            let key = (row * n_kv + g) * d;
-            dk[key..key + d].copy_from_slice(&block.keys[i * d..][..d]);
-            dv[key..key + d].copy_from_slice(&block.values[i * d..][..d]);
+        let (t, n_prefix) = (segment.rows.len(), segment.prefix.len());
+        for (i, row) in segment.rows.clone().enumerate() {
+            let (key, place) = ((row * n_kv + g) * d, (n_prefix + i) * d);
+            dk[key..key + d].copy_from_slice(&block.keys[place..][..d]);
+            dv[key..key + d].copy_from_slice(&block.values[place..][..d]);
             for in_group in 0..group {
                 let query = (row * h + g * group + in_group) * d;
                 dq[query..query + d].copy_from_slice(&block.queries[(in_group * t + i) * d..][..d]);
             }
         }
     }
+    // What continues a prefix adds to its gradient, in the order of the segments.
+    for ((segment, g), block) in pairs.iter().zip(&blocks) {
+        for (j, row) in segment.prefix.clone().enumerate() {
+            let key = (row * n_kv + g) * d;
+            axpy(&mut dk[key..key + d], 1.0, &block.keys[j * d..][..d]);
+            axpy(&mut dv[key..key + d], 1.0, &block.values[j * d..][..d]);
+        }
+    }
     (dq, dk, dv)
 }
 
+/// Of a segment's own queries, and of the keys and values that they see, the prefix first.
 struct PairGradients {
     queries: Vec<f32>,
     keys: Vec<f32>,
@@ -238,34 +254,36 @@ fn backward_pair(
     k: &[f32],
     v: &[f32],
     grad: &[f32],
-    segment: Range<usize>,
+    segment: &Segment,
     g: usize,
     spec: &AttentionSpec,
 ) -> PairGradients {
-    let (d, t, n_kv, group) = (spec.head_dim, segment.len(), spec.n_kv_heads, spec.group());
-    let keys_dt = rotated_keys_transposed(k, &segment, g, spec);
-    let mut keys_td = vec![0.0; t * d];
-    let mut values_dt = vec![0.0; d * t];
-    for (j, row) in segment.clone().enumerate() {
+    let Segment { rows, prefix } = segment;
+    let (d, t, s, n_kv, group) = (spec.head_dim, rows.len(), segment.n_tokens(), spec.n_kv_heads, spec.group());
+    let keys_ds = rotated_keys_transposed(k, segment, g, spec);
+    let mut keys_sd = vec![0.0; s * d];
+    let mut values_ds = vec![0.0; d * s];
+    for (j, row) in segment.tokens().enumerate() {
         let value = head(v, row, n_kv, g, d);
         for c in 0..d {
-            keys_td[j * d + c] = keys_dt[c * t + j];
-            values_dt[c * t + j] = value[c];
+            keys_sd[j * d + c] = keys_ds[c * s + j];
+            values_ds[c * s + j] = value[c];
         }
     }
-    let mut out = PairGradients { queries: vec![0.0; group * t * d], keys: vec![0.0; t * d], values: vec![0.0; t * d] };
+    let mut out = PairGradients { queries: vec![0.0; group * t * d], keys: vec![0.0; s * d], values: vec![0.0; s * d] };
     let mut query = vec![0.0; d];
     let mut turned = vec![0.0; d];
-    let (mut capped, mut probabilities, mut dp) = (vec![0.0; t], vec![0.0; t], vec![0.0; t]);
+    let (mut capped, mut probabilities, mut dp) = (vec![0.0; s], vec![0.0; s], vec![0.0; s]);
     for in_group in 0..group {
         for i in 0..t {
             let h = g * group + in_group;
-            let row = segment.start + i;
-            spec.rope.rotate(head(q, row, spec.n_heads, h, d), i, spec.scale, 1.0, &mut query);
-            let first = spec.first_key(i);
-            let (capped, p, dp) = (&mut capped[first..=i], &mut probabilities[first..=i], &mut dp[first..=i]);
+            let (row, position) = (rows.start + i, prefix.len() + i);
+            spec.rope.rotate(head(q, row, spec.n_heads, h, d), position, spec.scale, 1.0, &mut query);
+            let first = spec.first_key(position);
+            let seen = first..=position;
+            let (capped, p, dp) = (&mut capped[seen.clone()], &mut probabilities[seen.clone()], &mut dp[seen.clone()]);
             capped.fill(0.0);
-            accumulate_rows(capped, &query, &keys_dt, t, first);
+            accumulate_rows(capped, &query, &keys_ds, s, first);
             if let Some(cap) = spec.softcap {
                 math::softcap(capped, cap);
             }
@@ -273,7 +291,7 @@ fn backward_pair(
             normalise(p, None);
             let out_grad = head(grad, row, spec.n_heads, h, d);
             dp.fill(0.0);
-            accumulate_rows(dp, out_grad, &values_dt, t, first);
+            accumulate_rows(dp, out_grad, &values_ds, s, first);
             let mean = math::dot(p, dp);
             for (dp, p) in dp.iter_mut().zip(p.iter()) {
                 *dp = p * (*dp - mean);
@@ -286,15 +304,15 @@ fn backward_pair(
                 }
             }
             turned.fill(0.0);
-            accumulate_rows(&mut turned, dp, &keys_td[first * d..], d, 0);
-            spec.rope.rotate(&turned, i, spec.scale, -1.0, &mut out.queries[(in_group * t + i) * d..][..d]);
-            for (offset, j) in (first..=i).enumerate() {
+            accumulate_rows(&mut turned, dp, &keys_sd[first * d..], d, 0);
+            spec.rope.rotate(&turned, position, spec.scale, -1.0, &mut out.queries[(in_group * t + i) * d..][..d]);
+            for (offset, j) in seen.enumerate() {
                 axpy(&mut out.keys[j * d..][..d], dp[offset], &query);
                 axpy(&mut out.values[j * d..][..d], p[offset], out_grad);
             }
         }
     }
-    for j in 0..t {
+    for j in 0..s {
         turned.copy_from_slice(&out.keys[j * d..][..d]);
         spec.rope.rotate(&turned, j, 1.0, -1.0, &mut out.keys[j * d..][..d]);
     }

@@ -3,7 +3,6 @@
 //! Owns which inputs each operation keeps for its backward pass. Knows nothing of arithmetic: forward and backward run
 //! on the backend below.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -14,6 +13,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
 
 use super::{Activation, AttentionSpec, Kernels, RmsNormSpec};
+use crate::packed::Segment;
 
 const NO_SECOND_ORDER: &str = "second-order gradients of the fused operations do not exist";
 
@@ -39,7 +39,7 @@ impl<B: Backend + Kernels> Backward<B, 2> for RmsNormStep {
 struct AttentionStep;
 
 impl<B: Backend + Kernels> Backward<B, 3> for AttentionStep {
-    type State = ([FloatTensor<B>; 3], Arc<[Range<usize>]>, Arc<AttentionSpec>);
+    type State = ([FloatTensor<B>; 3], Arc<[Segment]>, Arc<AttentionSpec>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
@@ -103,7 +103,7 @@ impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> FloatTensor<Self> {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
@@ -151,7 +151,7 @@ impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         _k: FloatTensor<Self>,
         _v: FloatTensor<Self>,
         _grad: FloatTensor<Self>,
-        _segments: Arc<[Range<usize>]>,
+        _segments: Arc<[Segment]>,
         _spec: Arc<AttentionSpec>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         unreachable!("{NO_SECOND_ORDER}")

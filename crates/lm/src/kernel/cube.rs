@@ -1,20 +1,23 @@
 //! The fused operations on CubeCL devices, which are Burn's GPUs: all of them as plain compositions, which Burn fuses where
 //! it can. A kernel that is worth writing takes the place of one of them here, and is tested against it.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use burn::backend::Cube;
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Tensor;
 
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
     plain,
 };
+use crate::packed::Segment;
 
 type GpuTensor = FloatTensor<Cube>;
+
+const NO_BITS: &str =
+    "tensor operations do not see the bits of a float; a trainer on a GPU refuses these forms of weights";
 
 fn lift<const D: usize>(tensor: GpuTensor) -> Tensor<D> {
     Tensor::from_primitive::<Cube>(tensor)
@@ -49,7 +52,7 @@ impl Kernels for Cube {
         q: GpuTensor,
         k: GpuTensor,
         v: GpuTensor,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> GpuTensor {
         lower(plain::self_attention(lift(q), lift(k), lift(v), &segments, &spec))
@@ -60,7 +63,7 @@ impl Kernels for Cube {
         k: GpuTensor,
         v: GpuTensor,
         grad: GpuTensor,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
         let attend = |[q, k, v]: [Tensor<2>; 3]| plain::self_attention(q, k, v, &segments, &spec);
@@ -132,5 +135,27 @@ impl PlainKernels for Cube {
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
         let (weight, first, second) = plain::adamw(lift(weight), lift(first), lift(second), lift(grad), spec);
         (lower(weight), lower(first), lower(second))
+    }
+
+    fn adamw_split(
+        _weight: GpuTensor,
+        _rest: IntTensor<Cube>,
+        _first: GpuTensor,
+        _second: GpuTensor,
+        _grad: GpuTensor,
+        _spec: AdamWSpec,
+    ) -> (GpuTensor, IntTensor<Cube>, GpuTensor, GpuTensor) {
+        unreachable!("{NO_BITS}")
+    }
+
+    fn adamw_stochastic(
+        _weight: GpuTensor,
+        _first: GpuTensor,
+        _second: GpuTensor,
+        _grad: GpuTensor,
+        _spec: AdamWSpec,
+        _seed: u64,
+    ) -> (GpuTensor, GpuTensor, GpuTensor) {
+        unreachable!("{NO_BITS}")
     }
 }

@@ -9,9 +9,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ::half::bf16;
 use burn::backend::flex::FlexDevice;
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Shape, Slice, Tensor, TensorData};
 use rayon::prelude::*;
@@ -19,8 +20,9 @@ use rayon::prelude::*;
 use super::math::{self, vectorized};
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
-    attention, glu, half, head, norm, plain,
+    adamw, attention, glu, half, head, norm, plain,
 };
+use crate::packed::Segment;
 
 type CpuTensor = FloatTensor<Flex>;
 
@@ -93,7 +95,7 @@ impl Kernels for Flex {
         q: CpuTensor,
         k: CpuTensor,
         v: CpuTensor,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> CpuTensor {
         if is_half(&q) {
@@ -109,7 +111,7 @@ impl Kernels for Flex {
         k: CpuTensor,
         v: CpuTensor,
         grad: CpuTensor,
-        segments: Arc<[Range<usize>]>,
+        segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> (CpuTensor, CpuTensor, CpuTensor) {
         if is_half(&q) {
@@ -263,7 +265,7 @@ impl PlainKernels for Flex {
     ) -> (CpuTensor, CpuTensor, CpuTensor) {
         let (mut weight, mut first, mut second, grad) =
             (contiguous(weight), contiguous(first), contiguous(second), contiguous(grad));
-        adamw_step(
+        adamw::step(
             weight.storage_mut::<f32>(),
             first.storage_mut::<f32>(),
             second.storage_mut::<f32>(),
@@ -272,34 +274,46 @@ impl PlainKernels for Flex {
         );
         (weight, first, second)
     }
-}
 
-/// One pass over a parameter: the four arrays are read and written once.
-fn adamw_step(weight: &mut [f32], first: &mut [f32], second: &mut [f32], grad: &[f32], spec: AdamWSpec) {
-    const BLOCK: usize = 32_768;
-    let AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale } = spec;
-    let step = i32::try_from(step).unwrap_or(i32::MAX);
-    let step_size = (learning_rate / (1.0 - beta1.powi(step))) as f32;
-    let root_correction = (1.0 / (1.0 - beta2.powi(step)).sqrt()) as f32;
-    let keep = (1.0 - learning_rate * weight_decay) as f32;
-    let (beta1, beta2, epsilon, grad_scale) = (beta1 as f32, beta2 as f32, epsilon as f32, grad_scale as f32);
-    weight
-        .par_chunks_mut(BLOCK)
-        .zip(first.par_chunks_mut(BLOCK))
-        .zip(second.par_chunks_mut(BLOCK))
-        .zip(grad.par_chunks(BLOCK))
-        .for_each(|(((weight, first), second), grad)| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for i in 0..weight.len() {
-                        let g = grad[i] * grad_scale;
-                        first[i] = beta1.mul_add(first[i], (1.0 - beta1) * g);
-                        second[i] = beta2.mul_add(second[i], (1.0 - beta2) * g * g);
-                        let denominator = second[i].sqrt().mul_add(root_correction, epsilon);
-                        weight[i] = keep.mul_add(weight[i], -step_size * first[i] / denominator);
-                    }
-                },
-            );
-        });
+    fn adamw_split(
+        weight: CpuTensor,
+        rest: IntTensor<Flex>,
+        first: CpuTensor,
+        second: CpuTensor,
+        grad: CpuTensor,
+        spec: AdamWSpec,
+    ) -> (CpuTensor, IntTensor<Flex>, CpuTensor, CpuTensor) {
+        let (mut weight, mut rest) = (weight, rest);
+        let (mut first, mut second, grad) = (contiguous(first), contiguous(second), contiguous(grad));
+        adamw::step_split(
+            weight.storage_mut::<bf16>(),
+            rest.storage_mut::<i16>(),
+            first.storage_mut::<f32>(),
+            second.storage_mut::<f32>(),
+            elements(&grad),
+            spec,
+        );
+        (weight, rest, first, second)
+    }
+
+    fn adamw_stochastic(
+        weight: CpuTensor,
+        first: CpuTensor,
+        second: CpuTensor,
+        grad: CpuTensor,
+        spec: AdamWSpec,
+        seed: u64,
+    ) -> (CpuTensor, CpuTensor, CpuTensor) {
+        let mut weight = weight;
+        let (mut first, mut second, grad) = (contiguous(first), contiguous(second), contiguous(grad));
+        adamw::step_stochastic(
+            weight.storage_mut::<bf16>(),
+            first.storage_mut::<f32>(),
+            second.storage_mut::<f32>(),
+            elements(&grad),
+            spec,
+            seed,
+        );
+        (weight, first, second)
+    }
 }

@@ -17,6 +17,7 @@ use super::AdamWSpec;
 use super::attention::{AttentionSpec, CacheLayout, CachedSegment, SlotCopy};
 use super::head::chunks;
 use super::{Activation, RmsNormSpec, product};
+use crate::packed::Segment;
 use crate::precision::Precision;
 
 fn wide<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -116,25 +117,35 @@ fn joined(parts: Vec<Tensor<1>>, device: &Device) -> Tensor<1> {
     if parts.is_empty() { Tensor::zeros([0], (device, Precision::F32.dtype())) } else { Tensor::cat(parts, 0) }
 }
 
-/// Causal self-attention `[n, h · d]` within each segment of packed rows.
+/// Causal self-attention `[n, h · d]` within each segment of packed rows and over the prefix it continues.
 pub fn self_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    segments: &[Range<usize>],
+    segments: &[Segment],
     spec: &AttentionSpec,
 ) -> Tensor<2> {
     let device = q.device();
-    let positions: Vec<usize> = segments.iter().flat_map(|segment| 0..segment.len()).collect();
+    let own = |segment: &Segment| segment.prefix.len()..segment.n_tokens();
+    let positions: Vec<usize> = segments.iter().flat_map(own).collect();
     if positions.is_empty() {
         return q;
     }
     let (q, k) = (turned(q, &positions, spec), turned(k, &positions, spec));
-    let parts = segments.iter().filter(|segment| !segment.is_empty()).map(|segment| {
-        let rows = |x: &Tensor<2>| by_head(x.clone().narrow(0, segment.start, segment.len()), 1, spec.head_dim);
-        let n = segment.len() as i64;
-        let hidden = hidden_keys(positions_from(0..n, &device), n as usize, spec, &device);
-        attend(rows(&q), rows(&k), rows(&v), hidden, spec)
+    let parts = segments.iter().filter(|segment| !segment.rows.is_empty()).map(|segment| {
+        let rows = |x: &Tensor<2>, rows: &Range<usize>| x.clone().narrow(0, rows.start, rows.len());
+        let seen = |x: &Tensor<2>| {
+            let own = rows(x, &segment.rows);
+            let all = match segment.prefix.is_empty() {
+                true => own,
+                false => Tensor::cat(vec![rows(x, &segment.prefix), own], 0),
+            };
+            by_head(all, 1, spec.head_dim)
+        };
+        let positions = own(segment);
+        let positions = positions_from(positions.start as i64..positions.end as i64, &device);
+        let hidden = hidden_keys(positions, segment.n_tokens(), spec, &device);
+        attend(by_head(rows(&q, &segment.rows), 1, spec.head_dim), seen(&k), seen(&v), hidden, spec)
     });
     Tensor::cat(parts.collect(), 0)
 }

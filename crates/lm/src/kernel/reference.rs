@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::*;
+use crate::packed::Segment;
 use crate::weights::{FreshWeights, WeightSource, values};
 
 fn random<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
@@ -100,9 +101,16 @@ fn specs() -> [AttentionSpec; 3] {
     ]
 }
 
+/// Four segments, the second and the last of which continue the first three rows.
+fn with_a_prefix(rows: [Range<usize>; 4]) -> Arc<[Segment]> {
+    let continues = [false, true, false, true];
+    let segments = rows.into_iter().zip(continues);
+    segments.map(|(rows, continues)| Segment { rows, prefix: if continues { 0..3 } else { 0..0 } }).collect()
+}
+
 #[test]
 fn attention_equals_its_definition() {
-    let segments: Arc<[Range<usize>]> = Arc::new([0..5, 5..6, 6..6, 6..19]);
+    let segments = with_a_prefix([0..5, 5..6, 6..6, 6..19]);
     for spec in specs() {
         let spec = Arc::new(spec);
         let (q, kv) = (spec.n_heads * 8, spec.n_kv_heads * 8);
@@ -122,7 +130,7 @@ fn cached_attention_continues_as_if_nothing_had_been_cached() {
         let (q, kv) = (spec.n_heads * 8, spec.n_kv_heads * 8);
         let inputs = [random("q", [12, q]), random("k", [12, kv]), random("v", [12, kv])].map(Tensor::inner);
         let [q, k, v] = inputs.clone();
-        let whole: Arc<[Range<usize>]> = std::iter::once(0..12).collect();
+        let whole: Arc<[Segment]> = std::iter::once((0..12).into()).collect();
         let want = values(self_attention(q, k, v, &whole, &spec));
         let mut cache = LayerCache::new(3, 20, &spec, &Device::flex(), DType::F32);
         let mut ours = Vec::new();
@@ -147,7 +155,7 @@ fn plain_cached_attention_continues_as_if_nothing_had_been_cached() {
         let inputs = [random("q", [12, q]), random("k", [12, kv]), random("v", [12, kv])];
         let inputs = inputs.map(|x| held.hold(x.inner()));
         let [q, k, v] = inputs.clone();
-        let want = values(plain::self_attention(q, k, v, &[0..7, 7..12], &spec));
+        let want = values(plain::self_attention(q, k, v, &[(0..7).into(), (7..12).into()], &spec));
         let layout = CacheLayout { capacity: 9 };
         let empty = || Tensor::<1>::zeros([2 * spec.n_kv_heads * 8 * 9], (&Device::flex(), held.dtype()));
         let (mut keys, mut cached_values) = (empty(), empty());
@@ -195,7 +203,7 @@ fn slots_are_copied_alike() {
 #[test]
 fn operations_in_bf16_stay_near_those_in_f32() {
     let targets: Vec<u32> = (0..40).map(|i| i * 7 % 50).collect();
-    let segments: Arc<[Range<usize>]> = Arc::new([0..5, 5..6, 6..6, 6..40]);
+    let segments = with_a_prefix([0..5, 5..6, 6..6, 6..40]);
     let [_, spec, _] = specs();
     let spec = Arc::new(spec);
     let norm = RmsNormSpec { epsilon: 1e-6, offset: 1.0 };

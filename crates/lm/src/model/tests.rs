@@ -37,8 +37,13 @@ fn check(name: &str, file: &str, fields: &[(&str, Value)], causal: Expect, rewar
         }
         text.replace(&folder.path().display().to_string(), "DIR")
     };
-    causal.assert_eq(&said(load_causal(&checkpoint, &Device::flex()).err()));
-    reward.assert_eq(&said(load_reward(&checkpoint, &Device::flex()).err()));
+    let by_loading =
+        [said(load_causal(&checkpoint, &Device::flex()).err()), said(load_reward(&checkpoint, &Device::flex()).err())];
+    causal.assert_eq(&by_loading[0]);
+    reward.assert_eq(&by_loading[1]);
+    // To look is to see what loading would.
+    let by_looking = said(super::check(&checkpoint).err());
+    assert!(by_loading.contains(&by_looking), "{by_looking}");
 }
 
 #[test]

@@ -59,6 +59,16 @@ choice! {
         Allow = "allow",
     }
 
+    /// How weights keep what bf16 cannot hold, where a step computes in bf16; in f32 there is nothing to keep.
+    pub enum Master {
+        /// In f32; a step computes on copies.
+        F32 = "f32",
+        /// In bf16 and the 16 bits that f32 has more.
+        Split = "split",
+        /// In bf16 alone, each update rounded up or down by chance.
+        Stochastic = "stochastic",
+    }
+
     /// How the learning rate runs after the warm-up.
     pub enum Schedule {
         /// Half a cosine down to 0.
@@ -116,6 +126,8 @@ pub struct Optimiser {
     pub eps: Located<Positive>,
     /// Longer gradients are scaled down to this global norm.
     pub max_grad_norm: Located<Positive>,
+    /// In the key where it is not the default, which changes nothing of runs in f32.
+    pub master: Located<Master>,
 }
 
 /// Decay of AdamW's moments.
@@ -135,6 +147,12 @@ pub struct Passes {
     pub batch_size: Located<Count>,
     /// Tokens per forward pass. In the key: the order of summation changes the last digits.
     pub micro_batch_tokens: Located<Count>,
+    /// Whether a prompt that chosen and rejected have in common is read once for both. In the key where it is true: the
+    /// order of summation changes the last digits.
+    pub share_prompt: Located<bool>,
+    /// Whether blocks are computed a second time in the backward pass instead of being kept; by the size of the model where
+    /// it is left out. Not in the key: the result is the same.
+    pub recompute: Located<Option<bool>>,
 }
 
 /// How text becomes tokens.
@@ -184,7 +202,7 @@ impl Train {
 
 impl Optimiser {
     fn leaves(&self, sink: &mut dyn LeafSink) {
-        let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm } = self;
+        let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm, master } = self;
         emit(sink, "learning_rate", learning_rate);
         emit(sink, "schedule", schedule);
         emit(sink, "warmup_ratio", warmup_ratio);
@@ -194,6 +212,9 @@ impl Optimiser {
         sink.leaf("betas", LeafValue::List(both), betas.place);
         emit(sink, "eps", eps);
         emit(sink, "max_grad_norm", max_grad_norm);
+        if master.value != Master::F32 {
+            emit(sink, "master", master);
+        }
     }
 
     /// `None` when the learning rate, which has no default, is missing.
@@ -205,8 +226,9 @@ impl Optimiser {
         let betas = fields.or("betas", Betas::PRESET);
         let eps = fields.or("eps", Positive::preset(1e-8));
         let max_grad_norm = fields.or("max_grad_norm", Positive::preset(1.0));
+        let master = fields.or("master", Master::F32);
         let learning_rate = learning_rate?;
-        Some(Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm })
+        Some(Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm, master })
     }
 }
 
@@ -226,11 +248,14 @@ impl Read for Betas {
 
 impl Passes {
     fn leaves(&self, sink: &mut dyn LeafSink) {
-        let Passes { epochs, max_steps, batch_size, micro_batch_tokens } = self;
+        let Passes { epochs, max_steps, batch_size, micro_batch_tokens, share_prompt, recompute: _ } = self;
         emit(sink, "epochs", epochs);
         emit(sink, "max_steps", max_steps);
         emit(sink, "batch_size", batch_size);
         emit(sink, "micro_batch_tokens", micro_batch_tokens);
+        if share_prompt.value {
+            emit(sink, "share_prompt", share_prompt);
+        }
     }
 
     fn read_fields(fields: &mut Fields<'_, '_>) -> Self {
@@ -239,6 +264,8 @@ impl Passes {
             max_steps: fields.optional("max_steps"),
             batch_size: fields.or("batch_size", Count::preset(128)),
             micro_batch_tokens: fields.or("micro_batch_tokens", Count::preset(4096)),
+            share_prompt: fields.or("share_prompt", false),
+            recompute: fields.optional("recompute"),
         }
     }
 }

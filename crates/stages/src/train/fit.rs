@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use arrow::array::RecordBatch;
 use sluice_lm::config::Config;
-use sluice_lm::params::Parameters;
+use sluice_lm::stack::Stack;
 use sluice_spec::stage::train::Train;
 use sluice_store::Output;
 use sluice_table::{StepRow, StepsBuilder};
@@ -16,7 +16,7 @@ use sluice_train::trainer::{Hooks, Outcome, TrainError, Trainer};
 use super::TrainStageError;
 use super::card::Lineage;
 use super::examples::Cuts;
-use super::recipe::recipe;
+use super::recipe::{master, recipe};
 use super::save::save;
 use super::saves::{Saves, take_up};
 use super::start::Start;
@@ -57,12 +57,19 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// Trains to the last step of the recipe, from where an earlier run stopped if one did, and writes the checkpoint.
-    pub fn fit<M: Parameters + Clone, T: Task<M>>(&self, model: M, task: &T) -> Result<Fitted, StageError> {
-        let recipe = recipe(self.params, task.n_rows());
+    pub fn fit<M: Stack, T: Task<M>>(&self, mut model: M, task: &T) -> Result<Fitted, StageError> {
+        let precision = self.context.device.precision;
+        let recipe = recipe(self.params, task.n_rows(), model.n_parameters(), precision);
         let n_steps = recipe.schedule.n_steps;
-        let (mut trainer, mut steps) = match take_up(self.context, self.start, &model, recipe.adamw, n_steps) {
-            Some(saved) => saved,
-            None => (Trainer::new(model, recipe.adamw).map_err(failed)?, Vec::new()),
+        let fresh = Trainer::new(model, recipe.adamw).and_then(|fresh| fresh.keeping(master(self.params, precision)));
+        let fresh = fresh.map_err(failed)?;
+        let (mut trainer, mut steps) = match take_up(self.context, self.start, &fresh, n_steps) {
+            Some(saved) => {
+                // The optimiser writes where the weights lie, if nobody else holds them.
+                drop(fresh);
+                saved
+            }
+            None => (fresh, Vec::new()),
         };
         let n_resumed = steps.len();
         let mut saves = Saves::new(self.context, self.params.checkpoint.value, n_steps, &trainer);
@@ -99,7 +106,7 @@ impl Run<'_> {
             n_examples: task.n_rows(),
             n_steps: steps.len(),
         };
-        let checkpoint = save(&mut trainer.model, self.config, &self.start.checkpoint, &lineage, self.context)?;
+        let checkpoint = save(&mut trainer.exact(), self.config, &self.start.checkpoint, &lineage, self.context)?;
         let metrics = metrics(&steps, task.n_rows());
         Ok(Fitted { checkpoint, steps: table(&steps), metrics, n_resumed, n_reused: 0 })
     }

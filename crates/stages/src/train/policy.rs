@@ -36,8 +36,9 @@ fn on_pairs(params: &Train, start: &Start, table: &TableRef, context: &StageCont
         .ok_or(StageError::WrongInput { role: "pairs".to_owned(), expected: "what this objective learns from" })?;
     let max_tokens = params.passes.micro_batch_tokens.get() as usize;
     let (reference, count) = reference(params, start, &model, &objective, &tables, &pairs, context)?;
-    let task =
-        PairTask::new(&objective, &pairs, &reference, max_tokens).map_err(|source| TrainStageError::Task { source })?;
+    let task = PairTask::new(&objective, &pairs, &reference, max_tokens);
+    let task = task.map_err(|source| TrainStageError::Task { source })?;
+    let task = if params.passes.share_prompt.value { task.sharing_prompts() } else { task };
     let examples = described(table, context.output("pairs")?);
     let fitted = Run { params, start, config: &start.checkpoint.config, context, examples }.fit(model, &task)?;
     Ok(Fitted { n_reused: count.n_known, ..fitted.with(cuts) })

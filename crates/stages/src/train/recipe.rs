@@ -1,23 +1,34 @@
 //! From the parameters of the pipeline file to the settings of crate `train`, field by field.
 
+use sluice_lm::precision::Precision;
 use sluice_spec::stage::train::objective as spec;
 use sluice_spec::stage::train::{self, Optimiser, Passes, Tokens, Train};
+use sluice_train::backward::Kept;
 use sluice_train::batch::{BatchError, Limits, PromptKeep, ResponseHeader, Truncation};
 use sluice_train::objective::{
     Cpo, Dpo, DpoLoss, Ipo, Kto, LogProbs, MarginLoss, Objective, Orpo, RDpo, Rrhf, Simpo, SlicHf,
 };
-use sluice_train::optimizer::AdamW;
+use sluice_train::optimizer::{AdamW, Master};
 use sluice_train::order::{Order, Shuffle};
 use sluice_train::schedule::{Decay, Schedule};
 use sluice_train::trainer::Recipe;
 
+/// How weights are kept; a step in f32 computes on the weights themselves.
+pub fn master(params: &Train, precision: Precision) -> Master {
+    match (precision, params.optimiser.master.value) {
+        (Precision::F32, _) | (Precision::Bf16, train::Master::F32) => Master::F32,
+        (Precision::Bf16, train::Master::Split) => Master::Split,
+        (Precision::Bf16, train::Master::Stochastic) => Master::Stochastic,
+    }
+}
+
 /// Order, schedule and optimiser of a run over `n_rows` rows.
 ///
 /// The schedule spans the steps that are taken: with `max_steps` it ends earlier, and is not cut off.
-pub fn recipe(params: &Train, n_rows: usize) -> Recipe {
-    let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm } =
+pub fn recipe(params: &Train, n_rows: usize, n_parameters: usize, precision: Precision) -> Recipe {
+    let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm, master: _ } =
         &params.optimiser;
-    let Passes { epochs, max_steps, batch_size, micro_batch_tokens } = &params.passes;
+    let Passes { epochs, max_steps, batch_size, micro_batch_tokens, share_prompt: _, recompute } = &params.passes;
     let shuffle = Shuffle { n_rows, batch_size: batch_size.get() as usize, seed: params.seed.get() };
     let n_all = shuffle.steps_per_epoch() * epochs.get() as usize;
     let n_steps = max_steps.value.map_or(n_all, |max| n_all.min(max.get() as usize));
@@ -37,6 +48,12 @@ pub fn recipe(params: &Train, n_rows: usize) -> Recipe {
         },
         max_grad_norm: Some(max_grad_norm.get()),
         micro_batch_tokens: micro_batch_tokens.get() as usize,
+        precision,
+        kept: match recompute.value {
+            Some(true) => Kept::Blocks,
+            Some(false) => Kept::All,
+            None => Kept::suited_to(n_parameters),
+        },
     }
 }
 

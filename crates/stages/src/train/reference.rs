@@ -5,6 +5,7 @@
 //! of it.
 
 use sluice_lm::model::CausalModel;
+use sluice_lm::params::held;
 use sluice_spec::stage::train::{Start as StartsFrom, Train};
 use sluice_store::{ModelDigest, RowKey};
 use sluice_table::{PairRow, Pairs};
@@ -46,6 +47,8 @@ pub fn reference(
     let mut progress = Progress { unit: Unit::ReferenceRows, ..Progress::rows(count.n_known, Some(count.n_rows)) };
     context.report(progress);
     let max_tokens = params.passes.micro_batch_tokens.get() as usize;
+    // The reference computes as the policy does in its first step.
+    let model = &held(model, context.device.precision);
     let asked = questions.ask(model, &missing, max_tokens, context.cancel, &mut |number, sums| {
         ledger.put(number, Sums(sums), (context.clock)());
         progress.done += 1;

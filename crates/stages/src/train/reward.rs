@@ -77,7 +77,7 @@ fn model(objectives: &[String], n_fresh: usize, start: &Start) -> Result<(Config
         over_stored = Grown::new(checkpoint, body.n_layers, n_fresh, fresh);
         &mut over_stored
     };
-    let model = armorm_from(&config, checkpoint, source, &start.device).map_err(loading)?;
+    let model = armorm_from(&config, checkpoint, source, &start.placement).map_err(loading)?;
     Ok((config, model))
 }
 

@@ -8,7 +8,6 @@ use sluice_lm::params::Parameters;
 use sluice_spec::stage::train::Saving;
 use sluice_store::{HowFar, StoreError};
 use sluice_train::metrics::StepMetrics;
-use sluice_train::optimizer::AdamW;
 use sluice_train::resume;
 use sluice_train::trainer::Trainer;
 
@@ -99,12 +98,11 @@ impl<'a> Saves<'a> {
 }
 
 /// The trainer that an earlier run saved, with the figures of its steps; none where there is none that is whole, which is
-/// told. `model` is the one training starts from.
+/// told. `fresh` is the one before the first step.
 pub fn take_up<M: Parameters + Clone>(
     context: &StageContext<'_>,
     start: &Start,
-    model: &M,
-    adamw: AdamW,
+    fresh: &Trainer<M>,
     n_steps: usize,
 ) -> Option<(Trainer<M>, Vec<StepMetrics>)> {
     let refused = |why: String| {
@@ -125,7 +123,7 @@ pub fn take_up<M: Parameters + Clone>(
     if head.form != form {
         return refused(format!("it was saved as `{}`, and this program goes on from `{form}`", head.form));
     }
-    match resume::read(&mut file, model.clone(), adamw, &start.device) {
+    match resume::read(&mut file, fresh.clone(), &start.placement.device) {
         Ok((trainer, steps)) if trainer.n_done <= n_steps => {
             context.note(format!("resumed at step {} of {n_steps}", trainer.n_done));
             Some((trainer, steps))

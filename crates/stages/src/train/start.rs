@@ -1,15 +1,15 @@
 //! What training starts from: a stored model, or a description of one whose weights are drawn.
 
-use burn::tensor::Device;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::ModelConfig;
 use sluice_lm::model::{CausalModel, LoadError, causal_from, load_causal};
+use sluice_lm::precision::{Placement, Precision};
 use sluice_lm::weights::FreshWeights;
 use sluice_spec::stage::ModelRef;
 use sluice_spec::stage::train::{self, Tokens, Train};
 use sluice_store::ModelDigest;
 
-use crate::model::{ModelError, device, warn};
+use crate::model::{ModelError, placement, warn};
 use crate::{StageContext, StageError};
 
 /// Standard deviation of fresh matrices: `initializer_range` of the published configurations.
@@ -20,7 +20,8 @@ pub struct Start {
     pub checkpoint: Checkpoint,
     /// Of the model, or of the folder that describes it.
     pub digest: ModelDigest,
-    pub device: Device,
+    /// Of the weights that are trained: they are in f32 whatever a step computes in.
+    pub placement: Placement,
     /// Its weights are to be drawn.
     pub is_fresh: bool,
     /// As the pipeline file names it, for the model card.
@@ -40,15 +41,16 @@ impl Start {
         let checkpoint = open(folder).map_err(loading)?;
         warn(context, &checkpoint);
         let seed = params.seed.value.get();
-        Ok(Self { checkpoint, digest, device: device(context.device)?, is_fresh, name, seed })
+        let placement = Placement { precision: Precision::F32, ..placement(context.device)? };
+        Ok(Self { checkpoint, digest, placement, is_fresh, name, seed })
     }
 
     /// The starting model as a causal language model.
     pub fn causal(&self) -> Result<CausalModel, StageError> {
         let model = if self.is_fresh {
-            causal_from(&self.checkpoint, &mut self.fresh_weights(), &self.device)
+            causal_from(&self.checkpoint, &mut self.fresh_weights(), &self.placement)
         } else {
-            load_causal(&self.checkpoint, &self.device)
+            load_causal(&self.checkpoint, &self.placement)
         };
         Ok(model.map_err(loading)?)
     }

@@ -160,7 +160,7 @@ impl Bench {
                 store: &self.store,
                 inputs: &inputs,
                 attempt: &attempt,
-                device: Device::Cpu,
+                device: Device::CPU,
                 progress: &progress,
                 notify: &|notice| self.notices.borrow_mut().push(notice.text),
                 clock: &|| 0.0,
@@ -180,7 +180,7 @@ impl Bench {
         let pipeline = pipeline(set);
         let kind = kind(&pipeline, stage);
         let inputs = self.inputs(kind, &pipeline)?;
-        let reading = Reading { store: &self.store, inputs: &inputs, device: Device::Cpu };
+        let reading = Reading { store: &self.store, inputs: &inputs, device: Device::CPU };
         Ok(sluice_stages::count_rows(kind, reading)?.expect("a stage that makes rows one by one"))
     }
 

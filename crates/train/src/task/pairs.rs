@@ -2,15 +2,17 @@
 //!
 //! Chosen and rejected of a pair are always in one micro-batch.
 //!
-//! b pairs
+//! n tokens, d hidden size, b pairs
 
 use std::sync::atomic::AtomicBool;
 
+use burn::tensor::Tensor;
 use sluice_lm::causal::CausalLm;
+use sluice_lm::packed::Packed;
 
 use super::{Mismatched, ReferenceLogps, Share, Task, TaskError};
 use crate::batch::{Sequence, TokenPair};
-use crate::logps::{all_sequence_logps, floats, sequence_logps};
+use crate::logps::{Predictions, all_sequence_logps, floats};
 use crate::metrics::PairTally;
 use crate::objective::{BatchTotals, Kto, Objective, PairFacts, PairStats, ReferenceSums};
 
@@ -22,6 +24,7 @@ pub struct PairTask<'a> {
     /// Where the objective estimates a KL.
     mismatched: Vec<Mismatched>,
     micro_batch_tokens: usize,
+    shares_prompts: bool,
 }
 
 /// What the whole batch knows: its sizes, and the KL estimate where the objective reads one.
@@ -67,7 +70,24 @@ impl<'a> PairTask<'a> {
         } else {
             Vec::new()
         };
-        Ok(Self { objective, pairs, facts, mismatched, micro_batch_tokens })
+        Ok(Self { objective, pairs, facts, mismatched, micro_batch_tokens, shares_prompts: false })
+    }
+
+    /// The same task with a prompt that chosen and rejected have in common read once: equal up to the order of sums.
+    pub fn sharing_prompts(self) -> Self {
+        Self { shares_prompts: true, ..self }
+    }
+
+    /// The sequences of some rows in the order they are packed, each with its place among the chosen, then the rejected.
+    fn sequences(&self, rows: &[usize]) -> Vec<(usize, &Sequence)> {
+        let n_rows = rows.len();
+        let chosen = rows.iter().enumerate().map(|(i, &row)| (i, &self.pairs[row].chosen));
+        let rejected = rows.iter().enumerate().map(|(i, &row)| (n_rows + i, &self.pairs[row].rejected));
+        if self.shares_prompts {
+            chosen.zip(rejected).flat_map(|(chosen, rejected)| [chosen, rejected]).collect()
+        } else {
+            chosen.chain(rejected).collect()
+        }
     }
 
     /// `max(0, mean log-ratio)` over the mismatched sequences of a batch.
@@ -88,7 +108,8 @@ impl<M: CausalLm> Task<M> for PairTask<'_> {
     }
 
     fn n_tokens(&self, row: usize) -> usize {
-        self.pairs[row].n_tokens()
+        let pair = &self.pairs[row];
+        pair.n_tokens() - if self.shares_prompts { n_common(pair) } else { 0 }
     }
 
     fn totals(&self, model: &M, rows: &[usize]) -> PairTotals {
@@ -97,14 +118,20 @@ impl<M: CausalLm> Task<M> for PairTask<'_> {
         PairTotals { batch: BatchTotals { n_pairs: rows.len(), n_chosen_tokens }, kl }
     }
 
-    fn share(&self, model: &M, rows: &[usize], totals: &PairTotals) -> Share {
-        let sequences: Vec<&Sequence> = rows
-            .iter()
-            .map(|&row| &self.pairs[row].chosen)
-            .chain(rows.iter().map(|&row| &self.pairs[row].rejected))
-            .collect();
+    fn batch(&self, rows: &[usize]) -> Packed {
+        if self.shares_prompts {
+            let pairs = rows.iter().map(|&row| &self.pairs[row]);
+            let pairs: Vec<_> = pairs.map(|pair| (&pair.chosen, &pair.rejected, n_common(pair))).collect();
+            return Packed::pairs(&pairs);
+        }
+        Packed::new(&self.sequences(rows).into_iter().map(|(_, sequence)| sequence).collect::<Vec<_>>())
+    }
+
+    fn share(&self, model: &M, hidden_nd: Tensor<2>, rows: &[usize], totals: &PairTotals) -> Share {
+        let packed = <Self as Task<M>>::batch(self, rows);
+        let predictions = Predictions::of_packed(self.sequences(rows), &packed);
         let facts: Vec<PairFacts> = rows.iter().map(|&row| self.facts[row]).collect();
-        let sums = sequence_logps(model, &sequences);
+        let sums = predictions.sums(model, hidden_nd, 2 * rows.len());
         let (chosen_sums_b, rejected_sums_b) =
             (sums.clone().slice(0..rows.len()), sums.slice(rows.len()..2 * rows.len()));
         let stats = PairStats::new(chosen_sums_b, rejected_sums_b, &facts, totals.kl);
@@ -126,6 +153,12 @@ impl PairTask<'_> {
             ..PairTally::of_rewards(&floats(chosen_rewards_b), &floats(rejected_rewards_b))
         }
     }
+}
+
+/// Tokens of the prompt where both responses follow the same one.
+fn n_common(pair: &TokenPair) -> usize {
+    let prompt = pair.chosen.prompt();
+    if prompt == pair.rejected.prompt() { prompt.len() } else { 0 }
 }
 
 /// The reference sums of each pair, `None` throughout where the objective reads none.

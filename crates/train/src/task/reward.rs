@@ -143,11 +143,14 @@ impl Task<ArmoRm> for RewardTask<'_> {
         }
     }
 
-    fn share(&self, model: &ArmoRm, groups: &[usize], totals: &RewardTotals) -> Share {
+    fn batch(&self, groups: &[usize]) -> Packed {
+        Packed::new(&self.rows(groups).map(|row| &row.sequence).collect::<Vec<_>>())
+    }
+
+    fn share(&self, model: &ArmoRm, hidden_nd: Tensor<2>, groups: &[usize], totals: &RewardTotals) -> Share {
         let rows: Vec<&RewardRow> = self.rows(groups).collect();
         let sequences: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).collect();
         let batch = Packed::new(&sequences);
-        let hidden_nd = model.body().hidden(&batch);
         let (Ok(reward_rows), Ok(gate_rows)) = (model.reward_rows(&batch), model.gate_rows(&batch)) else {
             unreachable!("every row was read when the task was made");
         };

@@ -2,10 +2,11 @@
 
 use burn::tensor::Tensor;
 use sluice_lm::causal::CausalLm;
+use sluice_lm::packed::Packed;
 
 use super::{Share, Task, TaskError};
 use crate::batch::Sequence;
-use crate::logps::token_logps;
+use crate::logps::Predictions;
 use crate::metrics::PairTally;
 
 /// Rows of prompt and response. The loss is the mean of `−ln p(token)` over all response tokens of the batch, nats.
@@ -23,6 +24,10 @@ impl<'a> SftTask<'a> {
             Some(row) => Err(TaskError::NoResponse { row, which: "given" }),
             None => Ok(Self { rows }),
         }
+    }
+
+    fn sequences(&self, rows: &[usize]) -> Vec<&Sequence> {
+        rows.iter().map(|&row| &self.rows[row]).collect()
     }
 }
 
@@ -42,9 +47,13 @@ impl<M: CausalLm> Task<M> for SftTask<'_> {
         rows.iter().map(|&row| self.rows[row].n_predicted()).sum()
     }
 
-    fn share(&self, model: &M, rows: &[usize], n_predicted: &usize) -> Share {
-        let sequences: Vec<&Sequence> = rows.iter().map(|&row| &self.rows[row]).collect();
-        let loss: Tensor<1> = token_logps(model, &sequences).sum() * (-1.0 / *n_predicted as f64);
+    fn batch(&self, rows: &[usize]) -> Packed {
+        Packed::new(&self.sequences(rows))
+    }
+
+    fn share(&self, model: &M, hidden_nd: Tensor<2>, rows: &[usize], n_predicted: &usize) -> Share {
+        let Predictions { rows: from, targets, owners: _ } = Predictions::new(&self.sequences(rows));
+        let loss = model.token_logps(hidden_nd, &from, &targets).sum() * (-1.0 / *n_predicted as f64);
         Share { loss, tally: PairTally::default() }
     }
 }

@@ -3,8 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use serde::Deserialize;
-use sluice_lm::params::{ParamMut, Parameters, tracked};
+use sluice_lm::params::{ParamMut, Parameters};
 use sluice_lm::template::Message;
+use sluice_train::backward::{Kept, add_gradients};
 use sluice_train::batch::{Formatter, Limits, PromptKeep, ResponseHeader, Sequence, TokenPair, Truncation, split_turn};
 use sluice_train::logps::pair_logps;
 use sluice_train::objective::{MarginLoss, Objective, PairFacts, Simpo};
@@ -79,6 +80,7 @@ fn texts_and_ids_are_those_of_the_reference() {
         let (pair, _) = formatter.pair(&prompt, &row.raw_chosen, &row.raw_rejected).expect("every text has tokens");
         assert_eq!(pair, row.ids.pair());
     }
+    println!("| fixture simpo-batch | texts, token ids and labels of 12 pairs | 0 | exact |");
 }
 
 #[test]
@@ -111,7 +113,7 @@ fn logps_losses_and_gradients_are_those_of_the_reference() {
     let task = PairTask::new(&SIMPO, &pairs, &[], 300).expect("the pairs have responses");
     let losses = rows.iter().enumerate().map(|(row, _)| {
         let totals = task.totals(&model, &[row]);
-        task.share(&model, &[row], &totals).loss.into_scalar::<f64>()
+        add_gradients(&model, &task, &[row], &totals, Kept::All, &mut GradientSum::default()).0
     });
     let loss_error = max_abs(&losses.collect::<Vec<_>>(), &rows.iter().map(|row| row.loss).collect::<Vec<_>>());
 
@@ -119,9 +121,7 @@ fn logps_losses_and_gradients_are_those_of_the_reference() {
     let all: Vec<usize> = (0..pairs.len()).collect();
     let totals = task.totals(&model, &all);
     for micro_batch in all.chunks(5) {
-        let mut tracked = tracked(&model);
-        let share = task.share(&tracked, micro_batch, &totals);
-        gradients.add(&mut tracked, &mut share.loss.backward(), &|_| true);
+        add_gradients(&model, &task, micro_batch, &totals, Kept::All, &mut gradients);
     }
     let gradient_error = worst_gradient(model, &gradients);
     let summary: serde_json::Value = fixture::json("simpo-batch/summary.json");
@@ -136,8 +136,10 @@ fn logps_losses_and_gradients_are_those_of_the_reference() {
     let losses: Vec<f64> = rows.iter().map(|row| row.loss).collect();
     assert!(max_abs(&SIMPO.losses_of_sums(&sums, &facts.collect::<Vec<_>>()), &losses) <= 7e-4);
 
-    println!("logps {logp_error:.1e} (8e-5), losses {loss_error:.1e} (7e-4)");
-    println!("gradients {gradient_error:.1e} (7e-5), their norm {norm_error:.1e} (7e-5)");
+    fixture::row("simpo-batch", "mean log-probs", logp_error, 8e-5);
+    fixture::row("simpo-batch", "losses", loss_error, 7e-4);
+    fixture::row("simpo-batch", "gradients, by norm, worst parameter", gradient_error, 7e-5);
+    fixture::row("simpo-batch", "norm of the whole gradient, relative", norm_error, 7e-5);
     assert!(logp_error <= 8e-5 && loss_error <= 7e-4 && gradient_error <= 7e-5 && norm_error <= 7e-5);
 }
 

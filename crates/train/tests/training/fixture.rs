@@ -54,6 +54,11 @@ pub fn armorm_tiny() -> (Checkpoint, ArmoRm) {
     }
 }
 
+/// Prints a row of the table of `just fidelity`.
+pub fn row(folder: &str, what: &str, error: f64, tolerance: f64) {
+    println!("| fixture {folder} | {what} | {error:.1e} | {tolerance:.1e} |");
+}
+
 /// Largest absolute difference.
 pub fn max_abs(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());

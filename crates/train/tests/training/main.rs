@@ -6,6 +6,7 @@
 mod batch;
 mod fixture;
 mod objectives;
+mod precision;
 mod resume;
 mod reward;
 mod tasks;

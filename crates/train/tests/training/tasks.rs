@@ -7,7 +7,10 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Tensor;
 use expect_test::{Expect, expect};
 use sluice_lm::gemma2::Gemma2;
-use sluice_lm::params::{ParamMut, Parameters, tracked};
+use sluice_lm::params::{ParamMut, Parameters};
+use sluice_lm::precision::Precision;
+use sluice_lm::stack::Stack;
+use sluice_train::backward::{Kept, add_gradients};
 use sluice_train::batch::{Sequence, TokenPair};
 use sluice_train::metrics::StepMetrics;
 use sluice_train::objective::{Cpo, Dpo, DpoLoss, Kto, MarginLoss, Objective, Orpo, Simpo};
@@ -32,24 +35,77 @@ const SIMPO_SFT: Objective = Objective::Simpo(Simpo {
     sft_weight: 0.5,
 });
 
-/// Loss and gradient norm of a batch cut into the given micro-batches.
-pub fn whole<M: Parameters + Clone, T: Task<M>>(model: &M, task: &T, micro_batches: &[&[usize]]) -> (f64, f64) {
+/// Loss and gradient of a batch cut into the given micro-batches.
+pub fn whole<M: Stack, T: Task<M>>(model: &M, task: &T, micro_batches: &[&[usize]], kept: Kept) -> (f64, GradientSum) {
     let totals = task.totals(model, &micro_batches.concat());
     let (mut loss, mut gradients) = (0.0, GradientSum::default());
     for micro_batch in micro_batches {
-        let mut tracked = tracked(model);
-        let share = task.share(&tracked, micro_batch, &totals);
-        gradients.add(&mut tracked, &mut share.loss.backward(), &|name| task.trains(name));
-        loss += share.loss.into_scalar::<f64>();
+        loss += add_gradients(model, task, micro_batch, &totals, kept, &mut gradients).0;
     }
-    (loss, gradients.norm())
+    (loss, gradients)
 }
 
-pub fn check_cut<M: Parameters + Clone, T: Task<M>>(model: &M, task: &T) {
-    let (loss, norm) = whole(model, task, &[&[0, 1, 2, 3, 4, 5]]);
-    let (cut_loss, cut_norm) = whole(model, task, &[&[0], &[1, 2, 3], &[4, 5]]);
+pub fn check_cut<M: Stack, T: Task<M>>(model: &M, task: &T) {
+    let (loss, mut gradients) = whole(model, task, &[&[0, 1, 2, 3, 4, 5]], Kept::All);
+    let (cut_loss, mut cut_gradients) = whole(model, task, &[&[0], &[1, 2, 3], &[4, 5]], Kept::All);
+    let (norm, cut_norm) = (gradients.norm(), cut_gradients.norm());
     assert!((loss - cut_loss).abs() <= 1e-5 * loss.abs(), "{loss} and {cut_loss}");
     assert!((norm - cut_norm).abs() <= 1e-4 * norm, "{norm} and {cut_norm}");
+    check_recompute(model, task);
+}
+
+/// A block that is computed a second time gives the same gradient, to the bit.
+fn check_recompute<M: Stack, T: Task<M>>(model: &M, task: &T) {
+    let of = |kept| {
+        let (loss, gradients) = whole(model, task, &[&[0], &[1, 2, 3], &[4, 5]], kept);
+        (loss, of_parameters(model, &gradients))
+    };
+    assert_eq!(of(Kept::Blocks), of(Kept::All));
+}
+
+/// The bits of the gradient of every parameter that has one.
+fn of_parameters<M: Stack>(model: &M, gradients: &GradientSum) -> Vec<(String, Vec<u32>)> {
+    let mut found = Vec::new();
+    model.clone().walk(&mut |name, _| {
+        if let Some(gradient) = gradients.get(name) {
+            let bits = gradient.to_data().iter::<f32>().map(f32::to_bits).collect();
+            found.push((name.to_owned(), bits));
+        }
+    });
+    assert!(found.len() > 10, "{} gradients", found.len());
+    found
+}
+
+/// A prompt that is read once for both responses gives the loss and the gradient of one that is read twice.
+#[test]
+fn a_shared_prompt_is_worth_two() {
+    let (_, model) = fixture::gemma2_tiny();
+    let mut pairs = trajectory::pairs()[..6].to_vec();
+    // One pair without a common prompt, as a cut may leave it, and one without any.
+    pairs[3].rejected = Sequence::new(&pairs[3].rejected.prompt()[1..], pairs[3].rejected.response());
+    pairs[4] = TokenPair { chosen: Sequence::new(&[], &[7, 8, 9]), rejected: Sequence::new(&[], &[7, 5]) };
+    for objective in [SIMPO_SFT, ORPO, CPO] {
+        let task = || PairTask::new(&objective, &pairs, &[], 500).expect("the pairs fit the objective");
+        let (apart, together) = (task(), task().sharing_prompts());
+        let n_tokens = |task: &PairTask<'_>| (0..6).map(|row| Task::<Gemma2>::n_tokens(task, row)).sum::<usize>();
+        assert!(n_tokens(&together) < n_tokens(&apart));
+        let cut: [&[usize]; 2] = [&[0, 1, 2, 3], &[4, 5]];
+        let (loss, gradients) = whole(&model, &apart, &cut, Kept::All);
+        let (shared_loss, shared) = whole(&model, &together, &cut, Kept::All);
+        // The forward pass computes the same numbers; only sums over them run in another order.
+        assert!((loss - shared_loss).abs() <= 1e-6 * loss.abs(), "{loss} and {shared_loss}");
+        let mut worst = 0.0_f64;
+        model.clone().walk(&mut |name, _| {
+            let of = |gradients: &GradientSum| -> Vec<f64> {
+                gradients.get(name).expect("a gradient").to_data().iter::<f64>().collect()
+            };
+            let (apart, together) = (of(&gradients), of(&shared));
+            let difference = fixture::norm(apart.iter().zip(&together).map(|(a, b)| a - b));
+            worst = worst.max(difference / fixture::norm(apart.iter().copied()));
+        });
+        assert!(worst <= 7e-5, "{}: {worst:e}", objective.name());
+        check_recompute(&model, &together);
+    }
 }
 
 #[test]
@@ -74,13 +130,15 @@ fn a_batch_does_not_depend_on_its_cut() {
 }
 
 /// The losses of the first and the last of 12 steps over the same rows.
-pub fn trained<M: Parameters + Clone, T: Task<M>>(model: M, task: &T, peak: f64) -> (StepMetrics, StepMetrics, M) {
+pub fn trained<M: Stack, T: Task<M>>(model: M, task: &T, peak: f64) -> (StepMetrics, StepMetrics, M) {
     let recipe = Recipe {
         order: Order::Shuffled(Shuffle { n_rows: task.n_rows(), batch_size: task.n_rows(), seed: 1 }),
         schedule: Schedule { peak, decay: Decay::Constant, n_warmup_steps: 0, n_steps: 12 },
         adamw: AdamW::default(),
         max_grad_norm: Some(1.0),
         micro_batch_tokens: 500,
+        precision: Precision::F32,
+        kept: Kept::All,
     };
     let mut steps: Vec<StepMetrics> = Vec::new();
     let mut trainer = Trainer::new(model, recipe.adamw).expect("the weights are f32");

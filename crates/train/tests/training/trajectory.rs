@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use serde::Deserialize;
 use sluice_lm::gemma2::Gemma2;
 use sluice_lm::params::{ParamMut, Parameters};
+use sluice_lm::precision::Precision;
+use sluice_train::backward::Kept;
 use sluice_train::batch::TokenPair;
 use sluice_train::metrics::StepMetrics;
 use sluice_train::objective::{Dpo, DpoLoss, Objective};
@@ -60,6 +62,8 @@ pub fn recipe(run: &str, peak: f64, n_warmup_steps: usize) -> Recipe {
         adamw: AdamW::default(),
         max_grad_norm: Some(1.0),
         micro_batch_tokens: 4096,
+        precision: Precision::F32,
+        kept: Kept::All,
     }
 }
 
@@ -112,7 +116,7 @@ fn check_reference(found: &[ReferenceLogps]) {
             chosen.max((logps.rejected - expected.rejected_sum[row]).abs())
         })
         .fold(0.0, f64::max);
-    println!("dpo: reference log-prob sums {worst:.1e} (2e-3)");
+    fixture::row("simpo-trajectory", "dpo: log-prob sums of the reference", worst, 2e-3);
     assert!(worst <= 2e-3);
 }
 
@@ -159,7 +163,7 @@ fn check_steps(run: &str, found: &[StepMetrics], expected: &[Step], tolerance: &
     ];
     let mut faults = Vec::new();
     for (what, error, allowed) in compared {
-        println!("{run}: {what} {error:.1e} ({allowed:.1e})");
+        fixture::row("simpo-trajectory", &format!("{run}: {what}"), error, allowed);
         if error.is_nan() || error > allowed {
             faults.push(format!("{run}: {what} is off by {error:.3e}, allowed {allowed:.1e}"));
         }
@@ -204,7 +208,8 @@ fn check_weights(what: &str, file: &str, initial: &Gemma2, mut found: Gemma2, to
             worst = (difference / change, name.to_owned());
         }
     });
-    println!("{file}: weights, {what} {:.1e} ({tolerance:.1e}), worst {}", worst.0, worst.1);
+    let run = file.split('/').next().unwrap_or_default();
+    fixture::row("simpo-trajectory", &format!("{run}: weights at {what}, by norm of the change"), worst.0, tolerance);
     assert!(worst.0 <= tolerance, "{file}: {} is off by {:.3e}", worst.1, worst.0);
 }
 
