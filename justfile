@@ -100,6 +100,27 @@ bench-tiny *ARGS:
     if {{ just }} _libraries -r tests/bench/requirements.txt; then peer=(--peer "{{ python }}"); fi
     {{ just }} _example bench_tiny "${peer[@]}" "$@"
 
+# Time and peak memory of loading several gigabytes
+bench-load *ARGS:
+    @{{ just }} _example bench_load "$@"
+
+# Peak memory and time of training and sampling, beside what is predicted
+bench-memory *ARGS:
+    @{{ just }} _example bench_memory "$@"
+
+# What the tests measure against the outputs of the original libraries: a table of errors and tolerances
+fidelity:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    said=$(mktemp)
+    trap 'rm "$said"' EXIT
+    # One thread, so that no two tests write into one line.
+    cargo test --quiet --workspace --lib --test fidelity --test training -- --nocapture --test-threads 1 >"$said" \
+        || { cat "$said"; exit 1; }
+    echo '| fixture | compared | error | tolerance |'
+    echo '| --- | --- | --- | --- |'
+    grep -o '| fixture .*' "$said" | sed 's/fixture //' | sort --version-sort --unique
+
 # Exported checkpoints, loaded by transformers; ARGS are further model folders
 check-transformers *ARGS:
     #!/usr/bin/env bash
