@@ -17,7 +17,6 @@ use sluice_lm::gemma2::Gemma2;
 use sluice_lm::generate::{Decoding, GenerateConfig, Request, generate};
 use sluice_lm::kernel;
 use sluice_lm::memory::{SamplingLoad, Share, Sizes};
-use sluice_lm::params::Parameters;
 use sluice_lm::precision::{Placement, Precision};
 use sluice_lm::weights::{FreshWeights, Loader};
 use sluice_tests::bench::{Machine, seconds};
@@ -99,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let machine = Machine::look();
     let config = config(arguments.hidden);
-    let sizes = Sizes::of(&config, n_parameters(&config)?);
+    let sizes = Sizes::of(&config);
     println!(
         "\n{:.1} M parameters, {} tokens a micro-batch in rows of {ROW_TOKENS}, {ROW_PROMPT_TOKENS} of them prompt\n",
         sizes.n_parameters as f64 / 1e6,
@@ -256,10 +255,6 @@ fn logps(is_whole: bool) -> f64 {
     };
     logps_m.sum().backward();
     started.elapsed().as_secs_f64()
-}
-
-fn n_parameters(config: &Config) -> Result<usize, Box<dyn Error>> {
-    Ok(model(config, BF16)?.n_parameters())
 }
 
 fn model(config: &Config, precision: Precision) -> Result<Gemma2, Box<dyn Error>> {

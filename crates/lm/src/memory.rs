@@ -6,7 +6,7 @@
 //!
 //! d hidden size, f feed-forward size, w vocabulary, q and kv widths of queries and of keys
 
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, Head, ModelConfig};
 use crate::kernel::CHUNK_BYTES;
 use crate::precision::Precision;
 
@@ -62,11 +62,11 @@ pub struct SamplingLoad {
 }
 
 impl Sizes {
-    /// The sizes of a model of `n_parameters`, which the files of its weights tell.
-    pub fn of(config: &Config, n_parameters: usize) -> Self {
-        match &config.model {
+    /// The sizes of a model, from its configuration alone.
+    pub fn of(config: &Config) -> Self {
+        let without_head = match &config.model {
             ModelConfig::Gemma2(c) => Self {
-                n_parameters,
+                n_parameters: 0,
                 n_blocks: c.n_layers,
                 hidden: c.hidden_size,
                 feed_forward: c.intermediate_size,
@@ -78,7 +78,7 @@ impl Sizes {
                 is_tied: c.tie_word_embeddings,
             },
             ModelConfig::Llama(c) => Self {
-                n_parameters,
+                n_parameters: 0,
                 n_blocks: c.n_layers,
                 hidden: c.hidden_size,
                 feed_forward: c.intermediate_size,
@@ -89,7 +89,20 @@ impl Sizes {
                 norms: 2,
                 is_tied: c.tie_word_embeddings,
             },
-        }
+        };
+        let d = without_head.hidden;
+        // A reward model has no vocabulary head, as one whose head is the embedding has not.
+        let (is_tied, head) = match config.head {
+            Head::CausalLm => (without_head.is_tied, 0),
+            Head::SequenceClassification { num_labels } => (true, num_labels * d),
+            Head::ArmoRm { num_objectives: o, gating_hidden_dim: g, gating_n_hidden, gating_temperature: _ } => {
+                let hidden = |n_in: usize| n_in * g + g;
+                let gate = hidden(d) + (gating_n_hidden.max(1) - 1) * hidden(g) + g * o + o + 1;
+                (true, d * o + o * o + gate)
+            }
+        };
+        let sizes = Self { is_tied, ..without_head };
+        Self { n_parameters: sizes.n_blocks * sizes.of_a_block() + sizes.around_blocks() + head, ..sizes }
     }
 
     /// Numbers that a block keeps of each token for its backward pass: the inputs of the norms and of the products, queries,
@@ -110,8 +123,13 @@ impl Sizes {
 
     /// Parameters of one block.
     pub fn of_a_block(&self) -> usize {
-        let around = self.vocabulary * self.hidden * if self.is_tied { 1 } else { 2 };
-        self.n_parameters.saturating_sub(around) / self.n_blocks.max(1)
+        let attention = 2 * self.hidden * self.queries + 2 * self.hidden * self.keys;
+        attention + 3 * self.hidden * self.feed_forward + self.norms * self.hidden
+    }
+
+    /// Parameters of the embedding, the final norm and the vocabulary head.
+    fn around_blocks(&self) -> usize {
+        self.vocabulary * self.hidden * if self.is_tied { 1 } else { 2 } + self.hidden
     }
 
     /// Bytes of the logits that exist at one time in a pass over `n_tokens`.
@@ -140,5 +158,29 @@ impl Sizes {
             Share::new("cache", cache),
             Share::new("step", prefill.max(logits)),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+
+    #[test]
+    fn parameters_are_counted_from_the_configuration() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        let names = [
+            "gemma2-tiny",
+            "gemma2-tiny-bf16",
+            "llama3-armorm-tiny",
+            "reward-seqcls-tiny",
+            "reward-seqcls-gemma2-tiny",
+        ];
+        for name in names {
+            let checkpoint = Checkpoint::open(&fixtures.join(name)).expect(name);
+            assert_eq!(Sizes::of(&checkpoint.config).n_parameters as u64, checkpoint.weights.n_elements(), "{name}");
+        }
     }
 }

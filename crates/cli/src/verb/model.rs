@@ -35,7 +35,7 @@ pub fn inspect(global: &Global, world: &World, args: &Inspect) -> Outcome {
     let digest = model.digest().map_err(|error| Failure::new(Exit::Usage, error))?;
     let n_parameters = n_parameters(&model);
     let precision = device::chosen(global, Dtype::Auto).precision;
-    let sizes = Sizes::of(&model.config, n_parameters as usize);
+    let sizes = Sizes::of(&model.config);
     let shown = Inspected {
         folder: folder.display().to_string(),
         architecture: model.config.architecture().to_owned(),
