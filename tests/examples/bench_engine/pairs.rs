@@ -54,7 +54,7 @@ pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
             store: &store,
             inputs: &inputs,
             attempt: &attempt,
-            device: Device::Cpu,
+            device: Device::CPU,
             progress: &|_| {},
             notify: &|_| {},
             clock: &|| 0.0,
