@@ -238,9 +238,9 @@ fn exit_codes_say_what_went_wrong() {
         &["why", "pears"],
         2,
         expect![[r#"
-        error: pipelines/p.yaml has no stage `pears`
-          help: it has prompts, responses, scores, pairs, tuned, report
-    "#]],
+            error: there is no stage `pears`
+              help: there is `pairs`, `prompts`, `report`, `responses`, `scores`, `tuned`
+        "#]],
     );
     check(
         &run("stages.pairs.pair.ties=frist"),

@@ -72,6 +72,10 @@ pub struct Global {
     /// Put a value into the pipeline file, as in `--set params.seed=1`; may be repeated
     #[arg(long, global = true, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
+    /// Take only K prompts of each split, in every `ingest` stage without a tighter limit; a later run without it
+    /// makes only the rows that are not there
+    #[arg(long, global = true, value_name = "K", value_parser = value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
     /// What models run on: auto, cpu or cuda:N [default: auto, which is cuda:0 where a build with CUDA finds a GPU]
     #[arg(long, global = true, value_parser = device, default_value = "auto", hide_default_value = true)]
     pub device: DeviceChoice,
@@ -157,9 +161,9 @@ pub enum Verb {
     /// Say what a run would do, and why
     Plan(Plan),
     /// Say which results are there, one line a stage
-    Status(Only),
+    Status(Status),
     /// Say why a stage ran or would run: every value that changed, and where it stands
-    Why(OfStage),
+    Why(Why),
     /// Draw the stages and what they read
     Dag(Dag),
     /// Show what a stage made: columns, rows, digest, files
@@ -188,23 +192,59 @@ pub enum Verb {
     },
 }
 
-/// `run [FILE] [STAGE]...`
+/// How stages are selected, in the help of every verb that takes selectors.
+const SELECTORS: &str = "\
+Selectors:
+  pairs                    the stage; of a stage with a matrix, all cells
+  tuned[beta=10]           the cells with this value; `tuned[lr=1e-3,beta=10]` is one cell
+  s*  *[beta=10]           every stage, every cell that fits
+  tag:nightly  kind:train  by tag, by kind
+  state:changed            whatever is not up to date
+  +pairs  pairs+  +pairs+  with all it reads, with all that reads it, with both
+  2+pairs  pairs+1         no further than so many steps
+  tag:nightly,kind:train   what both select; words side by side select what any of them does";
+
+/// `run [FILE] [SELECTOR]...`
 #[derive(Debug, Args)]
+#[command(after_help = SELECTORS)]
 pub struct Run {
-    /// The pipeline file, then the stages to bring up to date [default: all]
-    #[arg(value_name = "FILE|STAGE")]
+    /// The pipeline file, then what to bring up to date, always with what that needs [default: all]
+    #[arg(value_name = "FILE|SELECTOR")]
     pub words: Vec<String>,
+    /// Not these, unless others need them; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub exclude: Vec<String>,
+    /// Compute these although they have results [default: what is selected]; the first result stays, and one that
+    /// differs is kept beside it
+    #[arg(long, value_name = "SELECTOR", num_args = 0..)]
+    pub force: Option<Vec<String>>,
 }
 
-/// `plan [FILE] [STAGE]...`
+/// `plan [FILE] [SELECTOR]...`
 #[derive(Debug, Args)]
+#[command(after_help = SELECTORS)]
 pub struct Plan {
-    /// The pipeline file, then the stages to look at [default: all]
-    #[arg(value_name = "FILE|STAGE")]
+    /// The pipeline file, then the stages to look at, with what they need [default: all]
+    #[arg(value_name = "FILE|SELECTOR")]
     pub words: Vec<String>,
+    /// Not these, unless others need them; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub exclude: Vec<String>,
     /// End with 10 when there is work to do
     #[arg(long)]
     pub exit_code: bool,
+}
+
+/// `status [FILE] [SELECTOR]...`
+#[derive(Debug, Args)]
+#[command(after_help = SELECTORS)]
+pub struct Status {
+    /// The pipeline file, then the stages to look at [default: all]
+    #[arg(value_name = "FILE|SELECTOR")]
+    pub words: Vec<String>,
+    /// Not these; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub exclude: Vec<String>,
 }
 
 /// A verb over a whole pipeline.
@@ -215,25 +255,33 @@ pub struct Only {
     pub words: Vec<String>,
 }
 
-/// `why [FILE] STAGE`
+/// `why [FILE] SELECTOR...`
 #[derive(Debug, Args)]
-pub struct OfStage {
-    /// The pipeline file, if it is not the usual one, and the stage
-    #[arg(value_name = "STAGE", required = true, num_args = 1..=2)]
+#[command(after_help = SELECTORS)]
+pub struct Why {
+    /// The pipeline file, if it is not the usual one, and the stages
+    #[arg(value_name = "SELECTOR", required = true)]
     pub words: Vec<String>,
     /// The run to compare with: r17, last, prev or tag:NAME [default: the last in which the stage differed]
     #[arg(long, value_name = "RUN")]
     pub vs: Option<String>,
 }
 
-/// `dag [FILE]`
+/// `dag [FILE] [SELECTOR]...`
 #[derive(Debug, Args)]
+#[command(after_help = SELECTORS)]
 pub struct Dag {
-    /// The pipeline file
-    #[arg(value_name = "FILE", num_args = 0..=1)]
+    /// The pipeline file, then the stages to draw [default: all]
+    #[arg(value_name = "FILE|SELECTOR")]
     pub words: Vec<String>,
+    /// Not these; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub exclude: Vec<String>,
     #[arg(long, value_enum, default_value_t = DagFormat::Tree)]
     pub format: DagFormat,
+    /// Draw each cell of a matrix, not one node for all of them
+    #[arg(long)]
+    pub cells: bool,
 }
 
 /// The forms of a drawing.
@@ -261,7 +309,9 @@ pub struct Show {
 #[command(
     after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
     dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.\n\nA table as it was before is named with its run: \
-    `pairs@prev` (the result before the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`."
+    `pairs@prev` (the result before the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`.\n\nOf a stage with a \
+    matrix, the name is the tables of all its cells, with the axes as columns in front; a\ncell has its name in \
+    quotes: `select * from \"tuned[lr=0.001,beta=10]\".steps`."
 )]
 pub struct Sql {
     /// The pipeline file, if it is not the usual one, and the query

@@ -13,6 +13,7 @@ mod pipeline_file;
 mod preflight;
 mod progress;
 mod render;
+mod selection;
 mod session;
 mod tables;
 mod verb;

@@ -23,8 +23,8 @@ pub fn split(words: &[String]) -> (Option<PathBuf>, &[String]) {
     }
 }
 
-/// A word is a file when it ends in `.yaml` or `.yml`; stage names have no dot.
-fn is_file_name(word: &str) -> bool {
+/// A word is a file when it ends in `.yaml` or `.yml`; no selector does.
+pub fn is_file_name(word: &str) -> bool {
     let extension = Path::new(word).extension();
     extension.is_some_and(|extension| extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml"))
 }
@@ -41,7 +41,9 @@ pub fn load(named: Option<PathBuf>, global: &Global, world: &World, store: &Stor
     let name = world.in_project(&path);
     let bytes = fs::read(&path).map_err(|error| unreadable(&path, &error, world))?;
     let text = String::from_utf8(bytes).map_err(|error| not_text(&name, &error))?;
-    let options = Options { profile: global.profile.clone(), set: global.set.clone() };
+    // `--limit` is short for an override of the section `limits`.
+    let limit = global.limit.map(|limit| format!("limits.*={limit}"));
+    let options = Options { profile: global.profile.clone(), set: global.set.iter().cloned().chain(limit).collect() };
     sluice_spec::parse(&name.display().to_string(), &text, &options).map_err(faults)
 }
 

@@ -5,7 +5,7 @@
 //! Reads no rows; what is wrong with those is found by the stage that uses them. Weights are read where the run needs
 //! their digest in any case, once for each change of a folder.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sluice_engine::{StageFailure, StageRunner};
 use sluice_lm::checkpoint::HubError;
@@ -34,23 +34,26 @@ pub fn check(project: &Project, targets: &[String], depth: Depth) -> Result<(), 
     let pipeline = project.plan.pipeline();
     let mut faults = Vec::new();
     let mut exit = Exit::Remote;
-    let mut weighed = HashSet::new();
+    // Cells of a matrix read much the same, so each thing is looked at once.
+    let mut seen: HashMap<Source, Seen> = HashMap::new();
     for stage in wanted(project, targets) {
         for input in stage.kind.inputs() {
-            match project.wire.find(pipeline, &input.source) {
-                Err(failure) => {
-                    if !is_remote(&failure) {
+            let seen = seen.entry(input.source.clone()).or_insert_with(|| look(project, &input.source, depth));
+            let place = model(pipeline, &input.source).map(|model| model.place);
+            match seen {
+                Seen::Usable(None) => {}
+                Seen::Usable(Some(config)) => {
+                    faults.extend(unfit(project, stage, &input, config).inspect(|_| exit = Exit::Usage));
+                }
+                Seen::Missing { message, is_remote } => {
+                    if !*is_remote {
                         exit = Exit::Usage;
                     }
-                    let place = model(pipeline, &input.source).map(|model| model.place).or(input.place);
-                    faults.push(fault(place, failure.to_string()));
+                    faults.push(fault(place.or(input.place), message.clone()));
                 }
-                Ok(()) => {
-                    // Weights are looked into once, however many stages read them.
-                    let is_new = model(pipeline, &input.source).is_some_and(|model| weighed.insert(&model.name));
-                    let depth = if is_new { depth } else { Depth::Headers };
-                    let fault = unusable(project, stage, &input, depth).inspect(|_| exit = Exit::Usage);
-                    faults.extend(fault.filter(|fault| !faults.contains(fault)));
+                Seen::Broken(message) => {
+                    exit = Exit::Usage;
+                    faults.push(fault(place, message.clone()));
                 }
             }
         }
@@ -61,34 +64,53 @@ pub fn check(project: &Project, targets: &[String], depth: Depth) -> Result<(), 
     Err(Failure::new(exit, Diagnostics::new(pipeline.sources.clone(), faults)))
 }
 
-/// What is wrong with a model that is there.
-fn unusable(project: &Project, stage: &Stage, input: &Input, depth: Depth) -> Option<Diagnostic> {
-    let model = model(project.plan.pipeline(), &input.source)?;
-    // The outermost message only says what was attempted.
-    let broken = |failure: StageFailure| {
-        let causes = failure.causes();
-        let message = if causes.is_empty() { failure.to_string() } else { causes.join(": ") };
-        Some(fault(Some(model.place), message))
-    };
-    match project.wire.open_model(&model.location) {
-        Err(failure) => broken(failure),
-        Ok(config) => {
-            let Some((found, needed)) = misfit(&config, &stage.kind, &input.role) else {
-                return match depth {
-                    Depth::Headers => None,
-                    Depth::Weights => project.wire.model_digest(&model.location).err().and_then(broken),
-                };
-            };
-            let (name, architecture) = (&model.name, config.architecture());
-            let message = format!(
-                "stage `{}`: `{}.{}` is `{name}`, {found} ({architecture}); {needed} is needed",
-                stage.name,
-                stage.kind.name().name(),
-                input.role
-            );
-            Some(fault(input.place, message))
+/// What was found of something outside of the store.
+enum Seen {
+    /// It is there; a model opens, and has this configuration.
+    Usable(Option<Config>),
+    Missing {
+        message: String,
+        is_remote: bool,
+    },
+    /// A model that is there and does not open, or whose weights cannot be used.
+    Broken(String),
+}
+
+fn look(project: &Project, source: &Source, depth: Depth) -> Seen {
+    let pipeline = project.plan.pipeline();
+    if let Err(failure) = project.wire.find(pipeline, source) {
+        return Seen::Missing { message: failure.to_string(), is_remote: is_remote(&failure) };
+    }
+    let Some(model) = model(pipeline, source) else { return Seen::Usable(None) };
+    let opened = project.wire.open_model(&model.location).and_then(|config| {
+        match depth {
+            Depth::Headers => {}
+            Depth::Weights => drop(project.wire.model_digest(&model.location)?),
+        }
+        Ok(config)
+    });
+    match opened {
+        Ok(config) => Seen::Usable(Some(config)),
+        // The outermost message only says what was attempted.
+        Err(failure) => {
+            let causes = failure.causes();
+            Seen::Broken(if causes.is_empty() { failure.to_string() } else { causes.join(": ") })
         }
     }
+}
+
+/// What is wrong with a model that opens, where it is read.
+fn unfit(project: &Project, stage: &Stage, input: &Input, config: &Config) -> Option<Diagnostic> {
+    let model = model(project.plan.pipeline(), &input.source)?;
+    let (found, needed) = misfit(config, &stage.kind, &input.role)?;
+    let (name, architecture) = (&model.name, config.architecture());
+    let message = format!(
+        "stage `{}`: `{}.{}` is `{name}`, {found} ({architecture}); {needed} is needed",
+        stage.base(),
+        stage.kind.name().name(),
+        input.role
+    );
+    Some(fault(input.place, message))
 }
 
 /// What a model is and what a role needs, if these differ. Training may start from either.
@@ -126,22 +148,10 @@ fn is_remote(failure: &StageFailure) -> bool {
 
 /// The named stages and what they need.
 fn wanted<'p>(project: &'p Project, targets: &[String]) -> Vec<&'p Stage> {
-    let mut stages: Vec<&Stage> = project.plan.stages().collect();
     if targets.is_empty() {
-        return stages;
+        return project.plan.stages().collect();
     }
-    let mut names = targets.to_vec();
-    // From the end: whoever reads a stage comes after it.
-    stages.reverse();
-    stages.retain(|stage| {
-        let is_wanted = names.iter().any(|name| name == stage.name.as_str());
-        if is_wanted {
-            names.extend(stage.kind.inputs().into_iter().filter_map(|input| match input.source {
-                Source::Stage(read) => Some(read.stage.to_string()),
-                Source::Model(_) | Source::Files(_) | Source::Folder(_) => None,
-            }));
-        }
-        is_wanted
-    });
-    stages
+    let names: HashSet<&str> = targets.iter().map(String::as_str).collect();
+    let named = project.plan.stages().map(|stage| &stage.name).filter(|name| names.contains(name.as_str()));
+    project.plan.with_needs(named)
 }

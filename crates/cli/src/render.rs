@@ -5,6 +5,7 @@
 pub mod columns;
 pub mod diagnostics;
 pub mod failure;
+pub mod fold;
 pub mod model;
 pub mod paint;
 pub mod plan;
@@ -14,6 +15,7 @@ pub mod rows;
 pub mod runs;
 pub mod show;
 pub mod summary;
+pub mod sweep;
 pub mod why;
 
 pub use paint::{Ink, Paint};

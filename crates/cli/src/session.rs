@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum as _;
-use sluice_engine::{Engine, EngineError, PlanState};
+use sluice_engine::{Earlier, Engine, EngineError, History, PlanState};
 use sluice_plan::Plan;
-use sluice_spec::{StageName, did_you_mean};
+use sluice_spec::StageName;
 use sluice_store::{Record, RunId, RunManifest, Store, StoreError};
 
 use crate::args::Global;
@@ -38,6 +38,7 @@ pub struct Project {
 }
 
 /// The last result of a stage.
+#[derive(Clone)]
 pub struct Found {
     pub stage: StageName,
     pub record: Arc<Record>,
@@ -82,10 +83,11 @@ impl Session {
     /// The result of every stage that has one: of the pipeline as it is, or else of the last run that had one.
     pub fn results(&self, project: &Project) -> Result<Vec<Found>, Failure> {
         let mut found = Vec::new();
+        let history = History::new(&self.store, &project.name);
         for planned in self.engine(project).plan_states(&[]).map_err(engine_failure)? {
             if let PlanState::Hit { record, .. } = planned.state {
                 found.push(Found { stage: planned.name, record, stale: None });
-            } else if let Some((run, record)) = self.last_result(&project.name, &planned.name).map_err(store_failure)? {
+            } else if let Some(Earlier { run, record }) = history.last_result(&planned.name).map_err(store_failure)? {
                 found.push(Found { stage: planned.name, record: Arc::new(record), stale: Some(run) });
             }
         }
@@ -98,24 +100,11 @@ impl Session {
         Ok(runs.filter_map(|run| self.store.run(run).ok()?).find(|manifest| manifest.pipeline == pipeline))
     }
 
-    /// The last result a stage had in any run of the pipeline.
-    pub fn last_result(&self, pipeline: &str, stage: &StageName) -> Result<Option<(RunId, Record)>, StoreError> {
-        for run in self.store.runs()?.into_iter().rev().take(DEPTH) {
-            // A manifest that does not read is lost history, no fault of this question.
-            let Ok(Some(manifest)) = self.store.run(run) else { continue };
-            let Some(key) = manifest.key_of(stage.as_str()).filter(|_| manifest.pipeline == pipeline) else { continue };
-            if let Some(record) = self.store.lookup(key)? {
-                return Ok(Some((run, record)));
-            }
-        }
-        Ok(None)
-    }
-
     /// A command of this program that works as printed: with the options this call had. `file` is left out where the
     /// rule for the usual file finds it.
     pub fn command(&self, rest: &str, file: Option<&Path>) -> String {
         let mut words = vec![self.world.command.clone(), rest.to_owned()];
-        let Global { project, store, profile, set, dtype, .. } = &self.global;
+        let Global { project, store, profile, set, dtype, limit, .. } = &self.global;
         let path = |path: &Path| quoted(&path.display().to_string());
         words.extend(project.iter().map(|folder| format!("--project {}", path(folder))));
         words.extend(store.iter().map(|folder| format!("--store {}", path(folder))));
@@ -125,28 +114,8 @@ impl Session {
         words.extend(
             dtype.iter().filter_map(|dtype| Some(format!("--dtype {}", dtype.to_possible_value()?.get_name()))),
         );
+        words.extend(limit.iter().map(|limit| format!("--limit {limit}")));
         words.join(" ")
-    }
-}
-
-impl Project {
-    /// The stages that words name.
-    ///
-    /// # Errors
-    /// `Exit::Usage` for a word that is no stage.
-    pub fn targets(&self, words: &[String]) -> Result<Vec<String>, Failure> {
-        words.iter().map(|word| self.stage(word).map(|stage| stage.to_string())).collect()
-    }
-
-    /// The stage that a word names.
-    pub fn stage(&self, word: &str) -> Result<StageName, Failure> {
-        let names = || self.plan.stages().map(|stage| &stage.name);
-        names().find(|name| name.as_str() == word).cloned().ok_or_else(|| {
-            let known: Vec<&str> = names().map(StageName::as_str).collect();
-            let help =
-                did_you_mean(word, known.iter().copied()).unwrap_or_else(|| format!("it has {}", known.join(", ")));
-            Failure::usage(format!("{} has no stage `{word}`", self.name)).help(help)
-        })
     }
 }
 

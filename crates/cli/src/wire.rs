@@ -215,6 +215,7 @@ impl StageRunner for Wire {
             store: job.store,
             inputs: &inputs,
             attempt: job.attempt,
+            fresh: job.fresh,
             device: self.device,
             progress: &progress,
             notify: &|notice| (job.notify)(notice),

@@ -2,18 +2,21 @@
 //! manifest follow from that one place. It refuses to decide what happens next.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use sluice_plan::Plan;
 use sluice_spec::{Stage, StageName};
 use sluice_store::{
     Notice, Outcome, RUN_SCHEMA_VERSION, Record, RunLock, RunManifest, RunStage, StageKey, Store, StoreError,
 };
 
+use crate::cell::CellInfo;
+use crate::compare::comparisons;
 use crate::event::{Event, StageInfo};
+use crate::key::runs_a_model;
 use crate::reason::Reason;
-use crate::report::{self, RunReport, StageReport};
+use crate::report::{self, Recomputed, Reused, RunReport, StageReport};
 use crate::resolve::Resolved;
 use crate::run::Called;
 use crate::runner::{Progress, StageFailure};
@@ -28,8 +31,18 @@ pub(crate) enum StageState {
     Ready { resolved: Arc<Resolved>, reason: Reason },
     /// It runs.
     Running { resolved: Arc<Resolved>, reason: Reason },
-    /// It has a result; `how` is `Hit`, `Ran` or `Partial`.
-    Done { record: Arc<Record>, how: Outcome, reason: Option<Reason>, seconds: f64, divergence: Option<PathBuf> },
+    /// It has a result.
+    Done {
+        record: Arc<Record>,
+        /// `Hit`, `Ran` or `Partial`.
+        how: Outcome,
+        reason: Option<Reason>,
+        seconds: f64,
+        /// What was taken over from before in this run.
+        reused: Reused,
+        /// What came of computing it, if its key had a result before.
+        recomputed: Option<Recomputed>,
+    },
     /// It has no result.
     Failed { key: Option<StageKey>, failure: Arc<StageFailure> },
     /// Something it reads has no result.
@@ -39,6 +52,11 @@ pub(crate) enum StageState {
 }
 
 impl StageState {
+    /// It had a result before this run came to it.
+    pub fn hit(record: Arc<Record>, reason: Option<Reason>) -> Self {
+        Self::Done { record, how: Outcome::Hit, reason, seconds: 0.0, reused: Reused::default(), recomputed: None }
+    }
+
     fn outcome(&self) -> Outcome {
         match self {
             Self::Waiting | Self::Ready { .. } | Self::Running { .. } => Outcome::Running,
@@ -63,6 +81,9 @@ impl StageState {
 pub(crate) struct Board<'a> {
     stages: Vec<&'a Stage>,
     states: Vec<StageState>,
+    index_of: HashMap<&'a StageName, usize>,
+    /// Running stages that run a model, and those that do not.
+    n_running: Slots,
     /// What each stage told while it ran.
     notices: Vec<Vec<Notice>>,
     store: &'a Store,
@@ -98,7 +119,7 @@ impl<'a> Board<'a> {
             started_unix_ms: header.started_unix_ms,
             seconds: 0.0,
             outcome: Outcome::Running,
-            stages: run_stages(&stages, &states),
+            stages: stages.iter().zip(&states).map(|(stage, state)| run_stage(stage, state)).collect(),
         };
         let (manifest, alive) = match store.begin_run(make) {
             Ok((manifest, alive)) => (Some(manifest), Some(alive)),
@@ -110,12 +131,30 @@ impl<'a> Board<'a> {
             pipeline: header.pipeline.to_owned(),
             stages: stages
                 .iter()
-                .map(|stage| StageInfo { name: stage.name.clone(), kind: stage.kind.name().name() })
+                .map(|stage| StageInfo {
+                    name: stage.name.clone(),
+                    kind: stage.kind.name().name(),
+                    cell: CellInfo::of(stage),
+                })
                 .collect(),
         });
         let (pipeline, started) = (header.pipeline.to_owned(), Instant::now());
-        let (is_behind, _alive) = (false, alive);
-        Ok(Self { stages, states, notices, store, manifest, is_behind, _alive, pipeline, started, events })
+        let index_of = stages.iter().enumerate().map(|(index, stage)| (&stage.name, index)).collect();
+        let (n_running, is_behind, _alive) = (Slots::default(), false, alive);
+        Ok(Self {
+            stages,
+            states,
+            index_of,
+            n_running,
+            notices,
+            store,
+            manifest,
+            is_behind,
+            _alive,
+            pipeline,
+            started,
+            events,
+        })
     }
 
     pub fn len(&self) -> usize {
@@ -132,7 +171,7 @@ impl<'a> Board<'a> {
 
     /// The place of a stage by name.
     pub fn index_of(&self, name: &StageName) -> Option<usize> {
-        self.stages.iter().position(|stage| stage.name == *name)
+        self.index_of.get(name).copied()
     }
 
     /// The state of a stage by name.
@@ -158,6 +197,11 @@ impl<'a> Board<'a> {
         self.notices[index] = notices;
     }
 
+    /// How many stages run now.
+    pub fn n_running(&self) -> Slots {
+        self.n_running
+    }
+
     /// The one place where a stage's state changes.
     pub fn transition(&mut self, index: usize, next: StageState) -> Result<(), StoreError> {
         use StageState::{Blocked, Done, Failed, Interrupted, Ready, Running, Waiting};
@@ -172,7 +216,14 @@ impl<'a> Board<'a> {
         self.tell(index, &next);
         let is_hit = matches!(next, Done { how: Outcome::Hit, .. });
         let has_news = !matches!(next, Ready { .. } | Blocked { .. });
+        let runs = |state: &StageState| usize::from(matches!(state, Running { .. }));
+        let (before, after) = (runs(&self.states[index]), runs(&next));
+        let n_running = self.n_running.of(self.stages[index]);
+        *n_running = *n_running + after - before;
         self.states[index] = next;
+        if let Some(manifest) = &mut self.manifest {
+            manifest.stages[index] = run_stage(self.stages[index], &self.states[index]);
+        }
         // Hits come in crowds, and are written down together.
         self.is_behind |= is_hit;
         if has_news && !is_hit { self.write_manifest(Outcome::Running) } else { Ok(()) }
@@ -198,8 +249,8 @@ impl<'a> Board<'a> {
                 digest: report::digest(record),
                 saved_seconds: record.seconds,
             },
-            StageState::Done { record, seconds, divergence, .. } => {
-                if let Some(evidence) = divergence {
+            StageState::Done { record, seconds, reused, recomputed, .. } => {
+                if let Some(Recomputed::Differs { evidence }) = recomputed {
                     let (stage, key, evidence) = (stage.clone(), record.key, evidence.clone());
                     (self.events)(Event::Diverged { stage, key, evidence });
                 }
@@ -207,7 +258,7 @@ impl<'a> Board<'a> {
                     stage,
                     key: record.key,
                     rows: report::rows(record),
-                    rows_reused: record.n_rows_reused,
+                    rows_reused: reused.n_rows,
                     seconds: *seconds,
                     digest: report::digest(record),
                     metrics: record.metrics.clone(),
@@ -227,18 +278,19 @@ impl<'a> Board<'a> {
         self.is_behind = false;
         manifest.seconds = self.started.elapsed().as_secs_f64();
         manifest.outcome = outcome;
-        manifest.stages = run_stages(&self.stages, &self.states);
         self.store.update_run(manifest)
     }
 
     /// Close the run: the report, the last event, the last manifest.
-    pub fn finish(mut self, reached: &Reached) -> Result<RunReport, StoreError> {
+    pub fn finish(mut self, plan: &Plan, reached: &Reached) -> Result<RunReport, StoreError> {
         let seconds = self.started.elapsed().as_secs_f64();
         let notices = std::mem::take(&mut self.notices).into_iter();
         let ended = self.stages.iter().zip(&self.states).zip(notices);
-        let reports = ended.map(|((stage, state), notices)| stage_report(stage, state, reached, notices)).collect();
+        let reports: Vec<StageReport> =
+            ended.map(|((stage, state), notices)| stage_report(stage, state, reached, notices)).collect();
+        let comparisons = comparisons(plan, &reports);
         let run = self.manifest.as_ref().map(|manifest| manifest.run);
-        let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports);
+        let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports, comparisons);
         self.write_manifest(report.outcome)?;
         (self.events)(Event::RunFinished(report.clone()));
         Ok(report)
@@ -270,20 +322,34 @@ pub(crate) struct RunHeader<'a> {
     pub started_unix_ms: u64,
 }
 
-fn run_stages(stages: &[&Stage], states: &[StageState]) -> Vec<RunStage> {
-    let entry = |(stage, state): (&&Stage, &StageState)| RunStage {
+/// Numbers of stages: those that run a model and share the accelerator, and the others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Slots {
+    pub with_model: usize,
+    pub without: usize,
+}
+
+impl Slots {
+    /// The number that a stage counts in.
+    pub fn of(&mut self, stage: &Stage) -> &mut usize {
+        if runs_a_model(stage.kind.name()) { &mut self.with_model } else { &mut self.without }
+    }
+}
+
+fn run_stage(stage: &Stage, state: &StageState) -> RunStage {
+    RunStage {
         name: stage.name.to_string(),
         kind: stage.kind.name().name().to_owned(),
         outcome: state.outcome(),
         key: state.key(),
-    };
-    stages.iter().zip(states).map(entry).collect()
+    }
 }
 
 fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: Vec<Notice>) -> StageReport {
     let mut report = StageReport {
         name: stage.name.clone(),
         kind: stage.kind.name().name(),
+        cell: CellInfo::of(stage),
         state: state.outcome(),
         rows: None,
         rows_reused: 0,
@@ -291,6 +357,7 @@ fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: V
         digest: None,
         key: state.key(),
         reason: None,
+        recomputed: None,
         error: None,
         progress: None,
         notices,
@@ -300,9 +367,10 @@ fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: V
     match state {
         StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } => {}
         StageState::Interrupted => report.progress = reached.of(&stage.name),
-        StageState::Done { record, how, reason, seconds, divergence: _ } => {
+        StageState::Done { record, how: _, reason, seconds, reused, recomputed } => {
             report.rows = report::rows(record);
-            report.rows_reused = if *how == Outcome::Hit { 0 } else { record.n_rows_reused };
+            report.rows_reused = reused.n_rows;
+            report.recomputed.clone_from(recomputed);
             report.seconds = *seconds;
             report.digest = report::digest(record);
             report.reason = reason.as_ref().map(ToString::to_string);

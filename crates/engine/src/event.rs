@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use sluice_spec::StageName;
 use sluice_store::{Notice, RunId, StageKey};
 
+use crate::cell::CellInfo;
 use crate::report::RunReport;
 use crate::runner::Progress;
 
@@ -143,13 +144,16 @@ pub enum Event {
 }
 
 /// A stage of a run, before anything is known about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageInfo {
     /// Its name.
     #[serde(serialize_with = "as_text")]
     pub name: StageName,
     /// Its kind.
     pub kind: &'static str,
+    /// Which cell of a matrix it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellInfo>,
 }
 
 /// Names are text in JSON.

@@ -1,6 +1,7 @@
 //! What a run would do and why, without running anything; where no rows are counted, without opening a table.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,13 +9,14 @@ use serde::Serialize;
 use sluice_spec::{Stage, StageName};
 use sluice_store::{Leaf, Record, RunId, StageKey};
 
+use crate::cell::CellInfo;
 use crate::event::as_text;
 use crate::history::History;
 use crate::key;
 use crate::mend::{damage, damaged_output};
 use crate::reason::{LeafChange, Reason, compare_leaves, write_changes};
 use crate::resolve::{Answer, Resolved};
-use crate::run::{Engine, EngineError, needs};
+use crate::run::{Engine, EngineError};
 use crate::runner::{RowCount, StageFailure};
 
 /// A stage, and what a run would do with it.
@@ -25,6 +27,9 @@ pub struct PlannedStage {
     pub name: StageName,
     /// Its kind.
     pub kind: &'static str,
+    /// Which cell of a matrix it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellInfo>,
     /// What a run would do.
     #[serde(flatten)]
     pub state: PlanState,
@@ -64,6 +69,8 @@ pub enum PlanState {
         /// The stages it waits for.
         #[serde(serialize_with = "as_texts")]
         upstream: Vec<StageName>,
+        /// Whether no earlier run has a result of it: then it runs in any case.
+        never_ran: bool,
         /// What changed in its own parameters; if nothing did, only its inputs can make it run.
         changes: Vec<LeafChange>,
     },
@@ -87,7 +94,7 @@ impl fmt::Display for PlanState {
                 write!(f, "{rows_known}/{rows} {unit} known; {reason}")
             }
             Self::Run { reason, .. } | Self::Partial { reason, .. } => write!(f, "{reason}"),
-            Self::Pending { upstream, changes } if changes.is_empty() => {
+            Self::Pending { upstream, changes, .. } if changes.is_empty() => {
                 write!(f, "waits for {}", names(upstream).join(", "))
             }
             Self::Pending { changes, .. } => write_changes(f, changes),
@@ -159,12 +166,15 @@ impl Engine<'_> {
     ) -> Result<Vec<PlannedStage>, EngineError> {
         let mut resolver = self.resolver();
         let mut planned: Vec<PlannedStage> = Vec::new();
+        let mut index_of: HashMap<&StageName, usize> = HashMap::new();
         for stage in self.wanted(targets)? {
-            let result_of =
-                |name: &StageName| planned.iter().find(|stage| stage.name == *name).map(|stage| &stage.state);
-            let upstream: Vec<StageName> = needs(stage)
-                .into_iter()
+            let result_of = |name: &StageName| index_of.get(name).map(|at| &planned[*at].state);
+            let upstream: Vec<StageName> = self
+                .plan
+                .reads(&stage.name)
+                .map(|need| &need.name)
                 .filter(|need| !matches!(result_of(need), Some(PlanState::Hit { .. })))
+                .cloned()
                 .collect();
             let record_of = |name: &StageName| match result_of(name) {
                 Some(PlanState::Hit { record, .. }) => Some(record.clone()),
@@ -179,9 +189,12 @@ impl Engine<'_> {
                     },
                 }
             } else {
-                PlanState::Pending { upstream, changes: resolver.own_changes(stage)? }
+                let changes = resolver.own_changes(stage)?;
+                PlanState::Pending { upstream, never_ran: changes.is_none(), changes: changes.unwrap_or_default() }
             };
-            planned.push(PlannedStage { name: stage.name.clone(), kind: stage.kind.name().name(), state });
+            index_of.insert(&stage.name, planned.len());
+            let (name, kind) = (stage.name.clone(), stage.kind.name().name());
+            planned.push(PlannedStage { name, kind, cell: CellInfo::of(stage), state });
         }
         let _ = self.store.save_stat_cache();
         Ok(planned)
@@ -262,7 +275,7 @@ enum Present {
 fn mend_plan(planned: &mut [PlannedStage], reader: &StageName, source: &StageName, reason: Reason) {
     for stage in planned {
         if stage.name == *reader {
-            stage.state = PlanState::Pending { upstream: vec![source.clone()], changes: Vec::new() };
+            stage.state = PlanState::Pending { upstream: vec![source.clone()], never_ran: false, changes: Vec::new() };
         } else if stage.name == *source
             && let PlanState::Hit { key, .. } = &stage.state
         {

@@ -5,6 +5,8 @@
 //! stage runs is behind [`StageRunner`], and where a value was written is a text it passes on.
 
 mod board;
+mod cell;
+mod compare;
 mod event;
 mod explain;
 mod history;
@@ -17,10 +19,13 @@ mod run;
 mod runner;
 mod worker;
 
+pub use cell::{CellInfo, CellValues};
+pub use compare::{ComparedCell, ComparedMetric, Comparison};
 pub use event::{Event, StageInfo};
 pub use explain::{PlanState, PlannedStage, Why};
+pub use history::{Earlier, History};
 pub use key::{KEY_SCHEMA, Numerics, derive_key};
 pub use reason::{LeafChange, Reason, compare_leaves};
-pub use report::{RunReport, StageReport};
+pub use report::{Recomputed, RunReport, StageReport};
 pub use run::{Called, Engine, EngineError, RunOptions};
 pub use runner::{Given, Job, JobInput, Produced, Progress, RowCount, StageFailure, StageRunner};

@@ -82,6 +82,8 @@ pub enum Reason {
     },
     /// Its record does not read.
     RecordDamaged,
+    /// It has a result, and is wanted anew.
+    Forced,
 }
 
 impl fmt::Display for Reason {
@@ -92,6 +94,7 @@ impl fmt::Display for Reason {
             Self::OutputGone { output } => write!(f, "its output `{output}` is gone from the store"),
             Self::OutputDamaged { output, file } => write!(f, "its output `{output}` is damaged: {file}"),
             Self::RecordDamaged => f.write_str("its record in the store is damaged"),
+            Self::Forced => f.write_str("forced"),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! What a run came to: the object `run --json` ends with. It owns the form, and refuses to decide anything.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 use sluice_spec::StageName;
 use sluice_store::{Notice, Outcome, Record, RunId, StageKey};
 
+use crate::cell::CellInfo;
+use crate::compare::Comparison;
 use crate::event::as_text;
 use crate::runner::{Progress, StageFailure};
 
@@ -25,6 +28,9 @@ pub struct RunReport {
     pub stages: Vec<StageReport>,
     /// The numbers of all stages with a result, as `STAGE.METRIC`.
     pub metrics: BTreeMap<String, f64>,
+    /// The cells of each matrix side by side, where they differ in what they report.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub comparisons: Vec<Comparison>,
 }
 
 /// The result of one stage of a run.
@@ -35,6 +41,9 @@ pub struct StageReport {
     pub name: StageName,
     /// Its kind.
     pub kind: &'static str,
+    /// Which cell of a matrix it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cell: Option<CellInfo>,
     /// How it ended.
     pub state: Outcome,
     /// Rows of its first table.
@@ -50,6 +59,9 @@ pub struct StageReport {
     /// Why it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What came of computing it although it had a result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recomputed: Option<Recomputed>,
     /// What went wrong, or which stage blocks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -67,6 +79,34 @@ pub struct StageReport {
     pub record: Option<Arc<Record>>,
 }
 
+/// What a stage took over from before instead of computing it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reused {
+    /// Rows of earlier results.
+    pub n_rows: u64,
+    /// Steps of a training that was stopped.
+    pub n_steps: u64,
+}
+
+impl Reused {
+    pub fn is_any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// How a result compares with the one that its key had before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Recomputed {
+    /// Rows and weights are the same.
+    Same,
+    /// They are not. The first result stays.
+    Differs {
+        /// The file that holds the record of the other.
+        evidence: PathBuf,
+    },
+}
+
 impl RunReport {
     /// The report of one stage.
     pub fn stage(&self, name: &str) -> Option<&StageReport> {
@@ -74,7 +114,13 @@ impl RunReport {
     }
 
     /// Sum the stages up.
-    pub(crate) fn new(run: Option<RunId>, pipeline: String, seconds: f64, stages: Vec<StageReport>) -> Self {
+    pub(crate) fn new(
+        run: Option<RunId>,
+        pipeline: String,
+        seconds: f64,
+        stages: Vec<StageReport>,
+        comparisons: Vec<Comparison>,
+    ) -> Self {
         let outcome = run_outcome(&stages);
         let metrics = stages
             .iter()
@@ -83,7 +129,7 @@ impl RunReport {
                 record.metrics.iter().map(move |(name, value)| (format!("{}.{name}", stage.name), *value))
             })
             .collect();
-        Self { run, pipeline, outcome, seconds, stages, metrics }
+        Self { run, pipeline, outcome, seconds, stages, metrics, comparisons }
     }
 }
 

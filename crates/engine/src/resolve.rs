@@ -77,12 +77,13 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// What has changed in a stage's own parameters since its last record. Its inputs are not known yet.
-    pub fn own_changes(&self, stage: &Stage) -> Result<Vec<LeafChange>, StoreError> {
-        let Some(mut earlier) = self.history.last(&stage.name, None)? else { return Ok(Vec::new()) };
+    /// What has changed in a stage's own parameters since its last record; none if it has none. Its inputs are not known
+    /// yet.
+    pub fn own_changes(&self, stage: &Stage) -> Result<Option<Vec<LeafChange>>, StoreError> {
+        let Some(mut earlier) = self.history.last(&stage.name, None)? else { return Ok(None) };
         earlier.record.leaves.retain(|leaf| !leaf.path.starts_with(key::INPUT));
         let own = key::own_leaves(stage, &self.pipeline.sources, self.numerics);
-        Ok(compare_leaves(&earlier.record.leaves, &own))
+        Ok(Some(compare_leaves(&earlier.record.leaves, &own)))
     }
 
     fn given(

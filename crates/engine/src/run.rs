@@ -1,6 +1,7 @@
 //! The run loop. Stages go over the board from waiting to an end; this file decides which one moves next, and
 //! nothing else does. It refuses to know how a stage is computed and what a key is made of.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -10,11 +11,12 @@ use sluice_plan::Plan;
 use sluice_spec::{Source, Stage, StageName};
 use sluice_store::{Notice, Outcome, Store, StoreError};
 
-use crate::board::{Board, Reached, RunHeader, StageState};
+use crate::board::{Board, Reached, RunHeader, Slots, StageState};
 use crate::event::Event;
 use crate::history::History;
-use crate::key::{Numerics, runs_a_model};
+use crate::key::Numerics;
 use crate::mend::Mending;
+use crate::reason::Reason;
 use crate::report::RunReport;
 use crate::resolve::{Answer, Resolver};
 use crate::runner::{StageFailure, StageRunner};
@@ -42,6 +44,9 @@ pub struct Engine<'a> {
 pub struct RunOptions {
     /// The stages that are wanted, with all they need; all stages if empty.
     pub targets: Vec<String>,
+    /// Wanted stages that are computed even if they have a result. That result stays; one that differs is kept beside it
+    /// as evidence.
+    pub forced: HashSet<StageName>,
     /// How many stages that run no model may run side by side; at least one does.
     pub cpu_slots: usize,
     /// What the run's manifest says of how it was called.
@@ -59,7 +64,7 @@ pub struct Called {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { targets: Vec::new(), cpu_slots: 2, called: Called::default() }
+        Self { targets: Vec::new(), forced: HashSet::new(), cpu_slots: 2, called: Called::default() }
     }
 }
 
@@ -116,9 +121,10 @@ impl<'a> Engine<'a> {
         let (sender, receiver) = mpsc::channel::<Done>();
         thread::scope(|scope| -> Result<(), StoreError> {
             loop {
-                self.settle(&mut board, &mut resolver, &mending, cancel)?;
+                self.settle(&mut board, &mut resolver, &mending, options, cancel)?;
                 start(scope, &mut board, options, shop, &sender)?;
-                if n_running(&board, |_| true) == 0 {
+                let Slots { with_model, without } = board.n_running();
+                if with_model + without == 0 {
                     return Ok(());
                 }
                 // A worker always sends: a panic in a stage is caught where it happens.
@@ -137,7 +143,7 @@ impl<'a> Engine<'a> {
         })?;
         // Losing it costs the next run some reading.
         let _ = self.store.save_stat_cache();
-        Ok(board.finish(&reached)?)
+        Ok(board.finish(self.plan, &reached)?)
     }
 
     /// Move every waiting stage whose inputs are settled: to its result, to ready, or to the end it shares with
@@ -148,6 +154,7 @@ impl<'a> Engine<'a> {
         board: &mut Board<'_>,
         resolver: &mut Resolver<'_>,
         mending: &Mending,
+        options: &RunOptions,
         cancel: &AtomicBool,
     ) -> Result<(), StoreError> {
         let _entered = self.store.enter()?;
@@ -156,7 +163,7 @@ impl<'a> Engine<'a> {
             let next = match board.state(index) {
                 StageState::Ready { .. } if cancelled => Some(StageState::Interrupted),
                 StageState::Waiting if cancelled => Some(StageState::Interrupted),
-                StageState::Waiting => self.next_of_waiting(board, index, resolver, mending)?,
+                StageState::Waiting => self.next_of_waiting(board, index, resolver, mending, options)?,
                 _ => None,
             };
             if let Some(next) = next {
@@ -173,12 +180,13 @@ impl<'a> Engine<'a> {
         index: usize,
         resolver: &mut Resolver<'_>,
         mending: &Mending,
+        options: &RunOptions,
     ) -> Result<Option<StageState>, StoreError> {
         let stage = board.stage(index);
-        for need in needs(stage) {
-            match board.state_of(&need) {
+        for need in self.plan.reads(&stage.name).map(|need| &need.name) {
+            match board.state_of(need) {
                 Some(StageState::Done { .. }) | None => {}
-                Some(StageState::Failed { .. }) => return Ok(Some(StageState::Blocked { by: need })),
+                Some(StageState::Failed { .. }) => return Ok(Some(StageState::Blocked { by: need.clone() })),
                 Some(StageState::Blocked { by }) => return Ok(Some(StageState::Blocked { by: by.clone() })),
                 Some(StageState::Interrupted) => return Ok(Some(StageState::Interrupted)),
                 Some(StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. }) => return Ok(None),
@@ -194,9 +202,10 @@ impl<'a> Engine<'a> {
             return Ok(Some(StageState::Ready { resolved, reason }));
         }
         Ok(match resolver.answer(stage, &resolved) {
-            Ok(Answer::Hit(record)) => {
-                Some(StageState::Done { record, how: Outcome::Hit, reason: None, seconds: 0.0, divergence: None })
+            Ok(Answer::Hit(_)) if options.forced.contains(&stage.name) => {
+                Some(StageState::Ready { resolved, reason: Reason::Forced })
             }
+            Ok(Answer::Hit(record)) => Some(StageState::hit(record, None)),
             Ok(Answer::Run(reason)) => Some(StageState::Ready { resolved, reason }),
             Err(error) => failed(Some(resolved.key), error.into()),
         })
@@ -213,19 +222,13 @@ impl<'a> Engine<'a> {
         if targets.is_empty() {
             return Ok(stages);
         }
-        let named = |name: &String| stages.iter().find(|stage| stage.name.as_str() == name);
+        let by_name: HashMap<&str, &Stage> = stages.iter().map(|stage| (stage.name.as_str(), *stage)).collect();
+        let named = |name: &String| by_name.get(name.as_str()).copied();
         if let Some(name) = targets.iter().find(|name| named(name).is_none()) {
             let known = stages.iter().map(|stage| format!("`{}`", stage.name)).collect();
             return Err(EngineError::UnknownStage { name: name.clone(), known });
         }
-        let mut wanted: Vec<StageName> = targets.iter().filter_map(named).map(|stage| stage.name.clone()).collect();
-        // Backwards: whatever a wanted stage reads stands before it.
-        for stage in stages.iter().rev() {
-            if wanted.contains(&stage.name) {
-                wanted.extend(needs(stage));
-            }
-        }
-        Ok(stages.into_iter().filter(|stage| wanted.contains(&stage.name)).collect())
+        Ok(self.plan.with_needs(targets.iter().filter_map(named).map(|stage| &stage.name)))
     }
 }
 
@@ -249,25 +252,20 @@ fn start<'scope, 'a: 'scope>(
     for index in 0..board.len() {
         let StageState::Ready { resolved, reason } = board.state(index) else { continue };
         let (resolved, reason, stage) = (resolved.clone(), reason.clone(), board.stage(index));
-        let on_accelerator = runs_a_model(stage.kind.name());
-        let slots = if on_accelerator { 1 } else { options.cpu_slots.max(1) };
-        if n_running(board, |other| runs_a_model(other.kind.name()) == on_accelerator) >= slots {
+        let mut slots = Slots { with_model: 1, without: options.cpu_slots.max(1) };
+        if board.n_running().of(stage) >= slots.of(stage) {
             continue;
         }
         board.transition(index, StageState::Running { resolved: resolved.clone(), reason: reason.clone() })?;
         let sender = sender.clone();
+        let forced = options.forced.contains(&stage.name);
         scope.spawn(move || {
-            let (worked, notices) = shop.work(stage, &resolved, &reason);
+            let (worked, notices) = shop.work(stage, &resolved, &reason, forced);
             // The loop outlives its workers, so somebody is there to receive.
             let _ = sender.send((index, worked, notices));
         });
     }
     Ok(())
-}
-
-fn n_running(board: &Board<'_>, counts: impl Fn(&Stage) -> bool) -> usize {
-    let running = |index: &usize| matches!(board.state(*index), StageState::Running { .. });
-    (0..board.len()).filter(running).filter(|index| counts(board.stage(*index))).count()
 }
 
 /// The end of a running stage.
@@ -277,13 +275,10 @@ fn end_of(state: &StageState, worked: Result<Worked, StageFailure>) -> StageStat
         _ => (None, None),
     };
     match worked {
-        Ok(Worked::Shared(record)) => {
-            StageState::Done { record, how: Outcome::Hit, reason, seconds: 0.0, divergence: None }
-        }
-        Ok(Worked::Computed { record, seconds, divergence }) => {
-            let is_partial = record.n_rows_reused > 0 || record.n_steps_resumed > 0;
-            let how = if is_partial { Outcome::Partial } else { Outcome::Ran };
-            StageState::Done { record, how, reason, seconds, divergence }
+        Ok(Worked::Shared(record)) => StageState::hit(record, reason),
+        Ok(Worked::Computed { record, seconds, reused, recomputed }) => {
+            let how = if reused.is_any() { Outcome::Partial } else { Outcome::Ran };
+            StageState::Done { record, how, reason, seconds, reused, recomputed }
         }
         Err(StageFailure::Interrupted) => StageState::Interrupted,
         Err(failure) => StageState::Failed { key, failure: Arc::new(failure) },

@@ -56,6 +56,8 @@ pub struct Job<'a> {
     pub store: &'a Store,
     /// To write outputs through.
     pub attempt: &'a Attempt,
+    /// Whether everything is to be computed anew: no row of an earlier run and nothing half-done is taken up.
+    pub fresh: bool,
     /// Set when the user wants to stop. A long stage looks at it between batches and returns
     /// [`StageFailure::Interrupted`].
     pub cancel: &'a AtomicBool,

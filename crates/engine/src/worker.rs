@@ -3,7 +3,6 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -14,6 +13,7 @@ use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, Store};
 
 use crate::event::Event;
 use crate::reason::Reason;
+use crate::report::{Recomputed, Reused};
 use crate::resolve::Resolved;
 use crate::runner::{Job, Produced, StageFailure, StageRunner};
 
@@ -40,21 +40,26 @@ pub(crate) enum Worked {
     Computed {
         record: Arc<Record>,
         seconds: f64,
-        /// The evidence file, if an earlier record has another result.
-        divergence: Option<PathBuf>,
+        /// What was taken over from before.
+        reused: Reused,
+        /// How the result compares with the one the key had.
+        recomputed: Option<Recomputed>,
     },
 }
 
 impl Shop<'_> {
-    /// Compute a stage, or wait for whoever computes it; and what the stage had to say, also when it failed.
+    /// Compute a stage, or wait for whoever computes it; and what the stage had to say, also when it failed. One that is
+    /// `forced` is computed here whatever there is; others who want it meanwhile have the result that is there, since
+    /// that stays.
     pub fn work(
         &self,
         stage: &Stage,
         resolved: &Resolved,
         reason: &Reason,
+        forced: bool,
     ) -> (Result<Worked, StageFailure>, Vec<Notice>) {
         let notices = Mutex::new(Vec::new());
-        let worked = self.compute(stage, resolved, reason, &notices);
+        let worked = self.compute(stage, resolved, reason, forced, &notices);
         (worked, notices.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -63,12 +68,14 @@ impl Shop<'_> {
         stage: &Stage,
         resolved: &Resolved,
         reason: &Reason,
+        forced: bool,
         notices: &Mutex<Vec<Notice>>,
     ) -> Result<Worked, StageFailure> {
         let lock = self.lock(stage, resolved)?;
         // Whoever had the lock before us may have finished it, or mended it.
         if let Some(record) = self.store.lookup(resolved.key)?
             && !(matches!(reason, Reason::OutputDamaged { .. }) && self.is_damaged(&record))
+            && !forced
         {
             return Ok(Worked::Shared(Arc::new(record)));
         }
@@ -89,6 +96,7 @@ impl Shop<'_> {
             inputs: &resolved.inputs,
             store: self.store,
             attempt: &attempt,
+            fresh: forced,
             cancel: self.cancel,
             progress: &progress,
             notify: &notify,
@@ -107,13 +115,15 @@ impl Shop<'_> {
             seconds: started.elapsed().as_secs_f64(),
             created_unix_ms: (self.clock)(),
         };
+        let reused = Reused { n_rows: n_rows_reused, n_steps: n_steps_resumed };
         let committed = attempt.commit(draft)?;
-        let divergence = match &committed {
-            Committed::Diverged { evidence, .. } => Some(evidence.clone()),
-            Committed::Stored(_) | Committed::Same(_) => None,
+        let recomputed = match &committed {
+            Committed::Diverged { evidence, .. } => Some(Recomputed::Differs { evidence: evidence.clone() }),
+            Committed::Same(_) => Some(Recomputed::Same),
+            Committed::Stored(_) => None,
         };
         let record = Arc::new(committed.record().clone());
-        Ok(Worked::Computed { record, seconds: started.elapsed().as_secs_f64(), divergence })
+        Ok(Worked::Computed { record, seconds: started.elapsed().as_secs_f64(), reused, recomputed })
     }
 
     fn is_damaged(&self, record: &Record) -> bool {

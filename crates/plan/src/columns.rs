@@ -49,7 +49,7 @@ fn missing_columns(stage: &Stage, input: &Input) -> Option<Diagnostic> {
     }
     let message = format!(
         "stage `{}` reads `{}`, which lacks what `{}` needs: {}",
-        stage.name,
+        stage.base(),
         read.stage,
         input.role,
         missing.join(", ")
@@ -69,7 +69,7 @@ fn unfilled_columns(pipeline: &Pipeline, stage: &Stage, input: &Input) -> Option
     }
     let columns: Vec<String> = unmapped.iter().chain(&unkept).map(|column| format!("`{column}`")).collect();
     let message =
-        format!("stage `{}` learns from {}, which `{}` does not fill", stage.name, listed(&columns), read.stage);
+        format!("stage `{}` learns from {}, which `{}` does not fill", stage.base(), listed(&columns), read.stage);
     let mapped: Vec<String> = unmapped.iter().map(|column| format!("{column}: COLUMN")).collect();
     let map = (!unmapped.is_empty()).then(|| format!("`map: {{ {} }}`", mapped.join(", ")));
     let keep = (!unkept.is_empty()).then(|| format!("`keep: [{}]`", unkept.join(", ")));

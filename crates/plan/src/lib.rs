@@ -1,24 +1,33 @@
 //! The plan of a pipeline: its stages in an order that can run, with what flows between them checked.
 //!
-//! Owns order, the columns a stage needs to find filled, the split it reads, and the pictures of the graph. Knows nothing of disk,
-//! keys, time or how a stage runs.
+//! Owns order, selection, the columns a stage needs to find filled, the split it reads, and the pictures of the graph.
+//! Knows nothing of disk, keys, time or how a stage runs.
 
 mod columns;
+mod fold;
 mod graph;
 mod order;
+mod select;
 mod splits;
 mod tree;
 
+use std::collections::HashSet;
 use std::fmt;
 
-use sluice_spec::{Diagnostics, Pipeline, Stage};
+use sluice_spec::{Diagnostics, Pipeline, Stage, StageName};
+
+use crate::order::Edges;
+
+pub use fold::Cells;
+pub use select::{SelectError, Selector};
 
 /// A pipeline whose stages can run one after the other.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pipeline: Pipeline,
-    /// Indices into the pipeline's stages; each stands after all it reads.
+    /// Places in the pipeline's stages; each stands after all it reads.
     order: Vec<usize>,
+    edges: Edges,
 }
 
 /// Orders the stages and checks what they read of each other.
@@ -29,8 +38,9 @@ pub struct Plan {
 pub fn plan(pipeline: Pipeline) -> Result<Plan, Diagnostics> {
     let mut faults = columns::faults(&pipeline);
     faults.extend(splits::faults(&pipeline));
-    match order::order(&pipeline) {
-        Ok(order) if faults.is_empty() => Ok(Plan { pipeline, order }),
+    let edges = Edges::of(&pipeline);
+    match order::order(&pipeline, &edges) {
+        Ok(order) if faults.is_empty() => Ok(Plan { pipeline, order, edges }),
         Ok(_) => Err(Diagnostics::new(pipeline.sources, faults)),
         Err(circle) => {
             faults.push(circle);
@@ -49,20 +59,43 @@ impl Plan {
         self.order.iter().map(|&at| &self.pipeline.stages[at])
     }
 
-    /// The graph as a Mermaid flowchart.
-    pub fn to_mermaid(&self) -> String {
-        graph::mermaid(self)
+    /// The stages that a stage reads, each once.
+    pub fn reads(&self, stage: &StageName) -> impl Iterator<Item = &Stage> {
+        let reads = self.pipeline.position(stage).map_or(&[][..], |at| &self.edges.reads[at]);
+        reads.iter().map(|&at| &self.pipeline.stages[at])
     }
 
-    /// The graph in Graphviz' language.
-    pub fn to_dot(&self) -> String {
-        graph::dot(self)
+    /// These stages and all they need, each after all it reads.
+    pub fn with_needs<'a>(&'a self, stages: impl IntoIterator<Item = &'a StageName>) -> Vec<&'a Stage> {
+        let mut waiting: Vec<usize> = stages.into_iter().filter_map(|name| self.pipeline.position(name)).collect();
+        let mut wanted: HashSet<usize> = HashSet::new();
+        while let Some(at) = waiting.pop() {
+            if wanted.insert(at) {
+                waiting.extend(&self.edges.reads[at]);
+            }
+        }
+        self.order.iter().filter(|at| wanted.contains(at)).map(|&at| &self.pipeline.stages[at]).collect()
+    }
+
+    /// Some stages as a text tree: each once, below the last of the stages it reads.
+    pub fn to_tree(&self, stages: &[&Stage], cells: Cells) -> String {
+        tree::draw(stages, cells)
+    }
+
+    /// Some stages as a Mermaid flowchart.
+    pub fn to_mermaid(&self, stages: &[&Stage], cells: Cells) -> String {
+        graph::mermaid(self, stages, cells)
+    }
+
+    /// Some stages in Graphviz' language.
+    pub fn to_dot(&self, stages: &[&Stage], cells: Cells) -> String {
+        graph::dot(self, stages, cells)
     }
 }
 
 impl fmt::Display for Plan {
-    /// The graph as a tree: each stage once, below the last of the stages it reads.
+    /// The whole graph as a tree.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&tree::draw(self))
+        f.write_str(&self.to_tree(&self.stages().collect::<Vec<_>>(), Cells::Folded))
     }
 }

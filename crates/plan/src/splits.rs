@@ -21,7 +21,7 @@ fn nothing_held_out(pipeline: &Pipeline, stage: &Stage) -> Option<Diagnostic> {
     }
     let place = selection.split.place.or(input.place).unwrap_or(stage.name_span);
     let message =
-        format!("stage `{}` answers the prompts of `{}` that are held out, and none is", stage.name, read.stage);
+        format!("stage `{}` answers the prompts of `{}` that are held out, and none is", stage.base(), read.stage);
     let fault = Diagnostic::new(Code::Contradiction, place, message);
     let fault = match split.heldout.place {
         Some(place) => fault.related(place, "the share that is held out"),

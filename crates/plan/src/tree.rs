@@ -1,63 +1,47 @@
 //! The plan as a text tree.
 //! Owns the drawing; refuses to know more of a stage than its kind, name and inputs.
 
-use std::collections::HashMap;
+use sluice_spec::Stage;
 
-use sluice_spec::{Input, Source, Stage, StageName};
+use crate::fold::{Cells, Node, NodeInput, nodes};
 
-use crate::Plan;
+/// Below this depth a chain goes straight down: further to the right nobody would read it.
+const DEEPEST: usize = 12;
 
-/// One line a stage, roots first; a stage hangs below the last of the stages it reads.
-pub(crate) fn draw(plan: &Plan) -> String {
-    let stages: Vec<&Stage> = plan.stages().collect();
-    let position: HashMap<&StageName, usize> = stages.iter().enumerate().map(|(at, stage)| (&stage.name, at)).collect();
-    let mut children: Vec<Vec<usize>> = vec![Vec::new(); stages.len()];
+/// One line a node, roots first; a node hangs below the last of those it reads.
+pub(crate) fn draw(stages: &[&Stage], cells: Cells) -> String {
+    let nodes = nodes(stages, cells);
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     let mut roots = Vec::new();
-    for (at, stage) in stages.iter().enumerate() {
-        let read = stage.kind.inputs().into_iter().filter_map(|input| match input.source {
-            Source::Stage(read) => position.get(&read.stage).copied(),
-            _ => None,
-        });
-        match read.max() {
-            Some(last) => children[last].push(at),
+    for (at, node) in nodes.iter().enumerate() {
+        match node.inputs.iter().flat_map(|input| &input.from).max() {
+            Some(last) => children[*last].push(at),
             None => roots.push(at),
         }
     }
-    let mut lines = Vec::new();
-    for root in roots {
-        branch(root, "", "", &stages, &children, &mut lines);
+    let mut lines: Vec<(String, String)> = Vec::with_capacity(nodes.len());
+    // The lines still to be drawn, the next one last: a node, what goes before it, what goes before those below, depth.
+    let mut waiting: Vec<(usize, String, String, usize)> =
+        roots.into_iter().rev().map(|root| (root, String::new(), String::new(), 0)).collect();
+    while let Some((at, lead, margin, depth)) = waiting.pop() {
+        lines.push(line(&nodes[at], &lead));
+        let last = children[at].len().saturating_sub(1);
+        for (index, &child) in children[at].iter().enumerate().rev() {
+            let (corner, beam) = match (index == last, depth < DEEPEST) {
+                (true, true) => ("└─ ", "   "),
+                (false, true) => ("├─ ", "│  "),
+                (_, false) => ("⋮ ", ""),
+            };
+            waiting.push((child, format!("{margin}{corner}"), format!("{margin}{beam}"), depth + 1));
+        }
     }
     let width = lines.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0);
     lines.iter().map(|(left, right)| format!("{left:width$}  <- {right}\n")).collect()
 }
 
-/// Draws a stage and what hangs below it. `lead` goes before its own line, `margin` before those below.
-fn branch(
-    at: usize,
-    lead: &str,
-    margin: &str,
-    stages: &[&Stage],
-    children: &[Vec<usize>],
-    lines: &mut Vec<(String, String)>,
-) {
-    let stage = stages[at];
-    let inputs = stage.kind.inputs();
-    let right: Vec<String> = inputs.iter().map(input).collect();
-    lines.push((format!("{lead}{} {}", stage.kind.name().name(), stage.name), right.join(", ")));
-    for (index, &child) in children[at].iter().enumerate() {
-        let (corner, beam) = if index + 1 == children[at].len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-        branch(child, &format!("{margin}{corner}"), &format!("{margin}{beam}"), stages, children, lines);
-    }
-}
-
-/// `model=policy`, or `pairs` alone where the parameter has the name of what it reads.
-fn input(input: &Input) -> String {
-    let source = match &input.source {
-        Source::Stage(read) if read.product.comes_first() => read.stage.to_string(),
-        Source::Stage(read) => format!("{}.{}", read.stage, read.product.name()),
-        Source::Model(model) => model.to_string(),
-        Source::Files(patterns) => patterns.join(" "),
-        Source::Folder(folder) => folder.clone(),
-    };
-    if source == input.role { source } else { format!("{}={source}", input.role) }
+fn line(node: &Node<'_>, lead: &str) -> (String, String) {
+    let Node { stage, name, n_cells, inputs } = node;
+    let n_cells = n_cells.map_or_else(String::new, |n| format!(" ×{n}"));
+    let inputs: Vec<String> = inputs.iter().map(NodeInput::text).collect();
+    (format!("{lead}{} {name}{n_cells}", stage.kind.name().name()), inputs.join(", "))
 }

@@ -1,8 +1,8 @@
 //! Plans as trees: order, and what hangs below what.
 
 use expect_test::{Expect, expect};
-use sluice_plan::{Plan, plan};
-use sluice_spec::{Options, parse};
+use sluice_plan::{Cells, Plan, plan};
+use sluice_spec::{KindName, Options, parse};
 
 fn plan_of(name: &str, text: &str, profile: Option<&str>) -> Result<Plan, String> {
     let options = Options { profile: profile.map(str::to_owned), set: Vec::new() };
@@ -61,6 +61,19 @@ fn each_tiny_model_is_a_language_model_first() {
         └─ train reward       <- rows=labelled_rows, model=reader
     "#]]
     .assert_eq(&plan.to_string());
+}
+
+#[test]
+fn the_sweep_makes_its_pairs_once() {
+    let plan = plan_of("sweep.yaml", include_str!("../../../pipelines/sweep.yaml"), None).expect("it has no faults");
+    expect![[r#"
+        ingest prompts                              <- from=data/tasks/preference.parquet data/tasks/heldout_final.parquet
+        └─ sample responses                         <- prompts, model=policy
+           └─ score scores                          <- responses, model=reward
+              └─ pair pairs                         <- scores
+                 └─ train tuned[lr,beta] ×9         <- pairs, model=policy
+                    └─ evaluate report[lr,beta] ×9  <- prompts, candidate=tuned, baseline=policy, judge=reward
+    "#]].assert_eq(&plan.to_string());
 }
 
 #[test]
@@ -262,7 +275,7 @@ fn the_graph_in_mermaid_and_dot() {
           model_policy -->|baseline| report
           model_reward -->|judge| report
     "#]]
-    .assert_eq(&plan.to_mermaid());
+    .assert_eq(&plan.to_mermaid(&plan.stages().collect::<Vec<_>>(), Cells::Folded));
     expect![[r#"
         digraph pipeline {
           node [shape=box];
@@ -287,5 +300,144 @@ fn the_graph_in_mermaid_and_dot() {
           model_reward -> report [label="judge"];
         }
     "#]]
-    .assert_eq(&plan.to_dot());
+    .assert_eq(&plan.to_dot(&plan.stages().collect::<Vec<_>>(), Cells::Folded));
+}
+
+const SWEEP: &str = "  prompts: { ingest: { from: a.jsonl, map: { response: answer } } }
+  tuned:
+    train: { rows: prompts, model: \"${matrix.start}\", objective: { sft: {} }, learning_rate: \"${matrix.lr}\" }
+    matrix: { lr: [1e-3, 3e-3], start: [policy, first] }
+  first: { train: { rows: prompts, model: policy, objective: { sft: {} }, learning_rate: 1e-3 } }
+  report: { evaluate: { prompts: prompts, candidate: tuned, baseline: 'tuned[lr=1e-3,start=policy]' } }
+  both: { sql: { from: [report, report.metrics], query: select 1 } }
+";
+
+#[test]
+fn cells_are_drawn_as_one_or_each() {
+    check(
+        SWEEP,
+        expect![[r#"
+        ingest prompts                         <- from=a.jsonl
+        └─ train first                         <- rows=prompts, model=policy
+           └─ train tuned[lr,start] ×4         <- rows=prompts, model=policy|first
+              └─ evaluate report[lr,start] ×4  <- prompts, candidate=tuned, baseline=tuned[lr=0.001,start=policy]
+                 └─ sql both[lr,start] ×4      <- report, report.metrics
+    "#]],
+    );
+    let text = format!("version: 1\nmodels: {{ policy: models/policy }}\nstages:\n{SWEEP}");
+    let plan = plan_of("p.yaml", &text, None).unwrap_or_else(|faults| panic!("{faults}"));
+    let stages: Vec<_> = plan.stages().filter(|stage| stage.kind.name() != KindName::Sql).collect();
+    expect![[r#"
+        ingest prompts                                  <- from=a.jsonl
+        ├─ train tuned[lr=0.001,start=policy]           <- rows=prompts, model=policy
+        │  └─ evaluate report[lr=0.001,start=policy]    <- prompts, candidate=tuned[lr=0.001,start=policy], baseline=tuned[lr=0.001,start=policy]
+        ├─ train tuned[lr=0.003,start=policy]           <- rows=prompts, model=policy
+        │  └─ evaluate report[lr=0.003,start=policy]    <- prompts, candidate=tuned[lr=0.003,start=policy], baseline=tuned[lr=0.001,start=policy]
+        └─ train first                                  <- rows=prompts, model=policy
+           ├─ train tuned[lr=0.001,start=first]         <- rows=prompts, model=first
+           │  └─ evaluate report[lr=0.001,start=first]  <- prompts, candidate=tuned[lr=0.001,start=first], baseline=tuned[lr=0.001,start=policy]
+           └─ train tuned[lr=0.003,start=first]         <- rows=prompts, model=first
+              └─ evaluate report[lr=0.003,start=first]  <- prompts, candidate=tuned[lr=0.003,start=first], baseline=tuned[lr=0.001,start=policy]
+    "#]].assert_eq(&plan.to_tree(&stages, Cells::Each));
+    expect![[r#"
+        flowchart TD
+          prompts["prompts<br/>ingest"]
+          CELL1["tuned[lr=0.001,start=policy]<br/>train"]
+          CELL2["tuned[lr=0.003,start=policy]<br/>train"]
+          first["first<br/>train"]
+          model_policy(["policy"])
+          prompts -->|prompts| CELL1
+          model_policy -->|model| CELL1
+          prompts -->|prompts| CELL2
+          model_policy -->|model| CELL2
+          prompts -->|prompts| first
+          model_policy -->|model| first
+    "#]]
+    .assert_eq(&plan.to_mermaid(&stages[..4], Cells::Each));
+    expect![[r#"
+        digraph pipeline {
+          node [shape=box];
+          prompts [label="prompts\ningest"];
+          "tuned[lr=0.001,start=policy]" [label="tuned[lr=0.001,start=policy]\ntrain"];
+          "tuned[lr=0.003,start=policy]" [label="tuned[lr=0.003,start=policy]\ntrain"];
+          first [label="first\ntrain"];
+          model_policy [label="policy", shape=ellipse];
+          prompts -> "tuned[lr=0.001,start=policy]" [label="prompts"];
+          model_policy -> "tuned[lr=0.001,start=policy]" [label="model"];
+          prompts -> "tuned[lr=0.003,start=policy]" [label="prompts"];
+          model_policy -> "tuned[lr=0.003,start=policy]" [label="model"];
+          prompts -> first [label="prompts"];
+          model_policy -> first [label="model"];
+        }
+    "#]]
+    .assert_eq(&plan.to_dot(&stages[..4], Cells::Each));
+    expect![[r#"
+        flowchart TD
+          prompts["prompts<br/>ingest"]
+          tuned["tuned[lr,start] ×4<br/>train"]
+          first["first<br/>train"]
+          report["report[lr,start] ×4<br/>evaluate"]
+          model_policy(["policy"])
+          prompts -->|prompts| tuned
+          first -->|model| tuned
+          model_policy -->|model| tuned
+          prompts -->|prompts| first
+          model_policy -->|model| first
+          prompts -->|prompts| report
+          tuned -->|candidate| report
+          tuned -->|baseline| report
+    "#]]
+    .assert_eq(&plan.to_mermaid(&stages, Cells::Folded));
+    // What is not drawn is not drawn an edge from.
+    expect![[r#"
+        train tuned[lr,start] ×1  <- rows=prompts, model=policy
+    "#]]
+    .assert_eq(&plan.to_tree(&stages[1..2], Cells::Folded));
+}
+
+#[test]
+fn a_long_chain_does_not_run_off_to_the_right() {
+    let links = (1..18).map(|n| format!("  s{n}: {{ sql: {{ from: s{}, query: select 1 }} }}\n", n - 1));
+    check(
+        &format!("  s0: {{ ingest: {{ from: a.jsonl }} }}\n{}", links.collect::<String>()),
+        expect![[r#"
+        ingest s0                                      <- from=a.jsonl
+        └─ sql s1                                      <- s0
+           └─ sql s2                                   <- s1
+              └─ sql s3                                <- s2
+                 └─ sql s4                             <- s3
+                    └─ sql s5                          <- s4
+                       └─ sql s6                       <- s5
+                          └─ sql s7                    <- s6
+                             └─ sql s8                 <- s7
+                                └─ sql s9              <- s8
+                                   └─ sql s10          <- s9
+                                      └─ sql s11       <- s10
+                                         └─ sql s12    <- s11
+                                            ⋮ sql s13  <- s12
+                                            ⋮ sql s14  <- s13
+                                            ⋮ sql s15  <- s14
+                                            ⋮ sql s16  <- s15
+                                            ⋮ sql s17  <- s16
+    "#]],
+    );
+}
+
+#[test]
+fn a_fault_of_all_cells_is_told_once() {
+    check(
+        "  bare: { ingest: { from: rows.parquet } }
+  tuned:
+    train: { rows: bare, model: policy, objective: { sft: {} }, learning_rate: \"${matrix.lr}\" }
+    matrix: { lr: [1e-3, 3e-3] }
+",
+        expect![[r#"
+            p.yaml:6:20: stage `tuned` learns from `response`, which `bare` does not fill [missing-key]
+                6 |     train: { rows: bare, model: policy, objective: { sft: {} }, learning_rate: "${matrix.lr}" }
+                  |                    ^^^^
+                4 |   bare: { ingest: { from: rows.parquet } }
+                  |                           ^^^^^^^^^^^^ the files are read here
+                   help: say which columns of the files they are: `map: { response: COLUMN }`
+        "#]],
+    );
 }

@@ -6,20 +6,20 @@ use crate::diagnostic::{Code, Diagnostic, Diagnostics};
 use crate::dtype::Dtype;
 use crate::index::Index;
 use crate::interpolate::{Scope, resolve};
+use crate::limits::Limits;
 use crate::location;
 use crate::names::{ModelName, ProfileName};
 use crate::overrides::Override;
 use crate::pipeline::{Model, Pipeline};
 use crate::reader::{Read, Reader};
 use crate::span::{SourceId, Sources, Span};
-use crate::stage::Stage;
 use crate::suggest::did_you_mean;
 use crate::tree::{Entry, Key, Node, Value};
-use crate::{Options, yaml};
+use crate::{Options, matrix, yaml};
 
 /// The only version of the file format there is.
 const VERSION: i64 = 1;
-const SECTIONS: [&str; 6] = ["version", "params", "profiles", "dtype", "models", "stages"];
+const SECTIONS: [&str; 7] = ["version", "params", "profiles", "dtype", "models", "stages", "limits"];
 
 pub(crate) fn read(name: &str, text: &str, options: &Options) -> Result<Pipeline, Diagnostics> {
     let Options { profile, set } = options;
@@ -62,22 +62,27 @@ fn assemble(
         value: Value::Map(vec![
             section_entry("models", resolve(&sections.models, &scope, faults)),
             section_entry("stages", resolve(&sections.stages, &scope, faults)),
+            section_entry("limits", resolve(&sections.limits, &scope, faults)),
         ]),
         span: Span::START,
     };
     for mut change in overrides.body {
         change.value = resolve(&change.value, &scope, faults);
-        change.apply(&mut body, 2, faults);
+        // A limit can be set on a stage that has none yet.
+        let n_known = if change.root() == "limits" { 1 } else { 2 };
+        change.apply(&mut body, n_known, faults);
     }
     let models = section(&body, "models", faults);
     let stages = section(&body, "stages", faults);
     let index = Index::of(models, stages, faults);
     let models = models.iter().filter_map(|entry| read_model(entry, &index, faults)).collect();
-    let stages: Vec<Stage> = stages.iter().filter_map(|entry| Stage::read(entry, &index, faults)).collect();
+    let mut stages = matrix::read_stages(stages, &index, faults);
+    let limits = body.get("limits").map(|limits| Limits::read(limits, &index, faults)).unwrap_or_default();
+    let limits = limits.apply(&mut stages);
     circle::report(&stages, faults);
     let profile = chosen.as_deref().map(ProfileName::new);
     let dtype = read_dtype(&resolve(&sections.dtype, &scope, faults), &index, faults);
-    Some(Pipeline { sources: sources.clone(), profile, dtype, models, stages })
+    Some(Pipeline::new(sources.clone(), profile, dtype, models, stages, limits))
 }
 
 /// The top-level values of a file; a missing one is null.
@@ -87,6 +92,7 @@ struct Sections {
     dtype: Node,
     models: Node,
     stages: Node,
+    limits: Node,
 }
 
 impl Sections {
@@ -132,6 +138,7 @@ impl Sections {
             dtype: take("dtype"),
             models: take("models"),
             stages: take("stages"),
+            limits: take("limits"),
         })
     }
 
@@ -242,7 +249,7 @@ fn check_version(version: Option<&Node>, head: Span, faults: &mut Vec<Diagnostic
 struct Overrides {
     profiles: Vec<Override>,
     params: Vec<Override>,
-    /// Of models and stages.
+    /// Of models, stages and limits.
     body: Vec<Override>,
 }
 
@@ -254,7 +261,7 @@ impl Overrides {
             match (change.root(), change.path.len()) {
                 ("profile" | "profiles", 2..) => sorted.profiles.push(change),
                 ("params", 2..) => sorted.params.push(change),
-                ("models" | "stages", 2..) => sorted.body.push(change),
+                ("models" | "stages" | "limits", 2..) => sorted.body.push(change),
                 (root, _) => faults.push(refused(root, change.place)),
             }
         }
@@ -263,7 +270,7 @@ impl Overrides {
 }
 
 fn refused(root: &str, place: Span) -> Diagnostic {
-    const ROOTS: [&str; 5] = ["params", "profile", "profiles", "models", "stages"];
+    const ROOTS: [&str; 6] = ["params", "profile", "profiles", "models", "stages", "limits"];
     let help = match ROOTS.contains(&root) {
         true => format!("say what in it: `--set {root}.NAME=VALUE`"),
         false => did_you_mean(root, ROOTS).unwrap_or_else(|| format!("a path starts with {}", ROOTS.join(", "))),

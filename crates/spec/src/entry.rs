@@ -1,12 +1,13 @@
 //! One entry under `stages`: the kind, and the keys that may stand beside it.
 //!
 //! Owns those keys; refuses to know the parameters of a kind. None of them enters a stage's key: they say what is done
-//! with a stage and its result, not what the result is.
+//! with a stage and its result, not what the result is. A matrix is taken apart before, in `matrix`.
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::index::Index;
+use crate::matrix::{CellReads, MATRIX};
 use crate::names::{StageName, Tag};
-use crate::reader::{Fields, Read, Reader};
+use crate::reader::{Fields, Read, Reader, StageRead};
 use crate::span::Span;
 use crate::stage::{KindName, Stage};
 use crate::tree::{Entry, Node, Value};
@@ -16,17 +17,36 @@ struct Keys {
     tags: Vec<Tag>,
 }
 
+/// What came of reading a stage.
+pub(crate) struct ReadStage {
+    /// `None` when its kind is not known or has faults.
+    pub stage: Option<Stage>,
+    /// The stages it names, each way of naming one once.
+    pub reads: Vec<StageRead>,
+}
+
 impl Stage {
-    /// Reads a stage; `None` when its kind is not known or has faults.
-    pub(crate) fn read(entry: &Entry, index: &Index, faults: &mut Vec<Diagnostic>) -> Option<Stage> {
+    /// Reads a stage. `cells` says which cell of a matrix a name stands for; without it, names stay as they are.
+    pub(crate) fn read(
+        entry: &Entry,
+        index: &Index,
+        cells: Option<&CellReads>,
+        faults: &mut Vec<Diagnostic>,
+    ) -> ReadStage {
         let subject = format!("stage `{}`", entry.key.text);
-        let mut reader = Reader::new(index, faults, &subject, entry.key.span);
-        let (Keys { tags }, beside) = Keys::read(&entry.value, &mut reader);
+        let mut reader = Reader::new(index, faults, &subject, entry.key.span).in_cell(cells);
+        let stage = Stage::read_with(entry, &mut reader);
+        ReadStage { stage, reads: reader.into_reads() }
+    }
+
+    fn read_with(entry: &Entry, reader: &mut Reader<'_>) -> Option<Stage> {
+        let (Keys { tags }, beside) = Keys::read(&entry.value, reader);
         let names = KindName::ALL.map(KindName::name);
         let (name, body, kind_span) = reader.one_of(&entry.value, &names, &beside)?;
         let kind = KindName::ALL.into_iter().find(|kind| kind.name() == name)?;
         let kind = reader.under(name, kind_span, |reader| kind.read(body, reader))?;
-        Some(Stage { name: StageName::new(&entry.key.text), name_span: entry.key.span, kind_span, kind, tags })
+        let name = StageName::new(&entry.key.text);
+        Some(Stage { name, cell: None, name_span: entry.key.span, kind_span, kind, tags })
     }
 }
 
@@ -39,6 +59,7 @@ impl Keys {
         let Some(mut fields) = Fields::open(map, reader) else { return (Keys { tags: Vec::new() }, Vec::new()) };
         let tags = fields.optional("tags").value.unwrap_or_default();
         let Tags(tags) = tags;
+        fields.known(MATRIX);
         (Keys { tags }, fields.asked())
     }
 }

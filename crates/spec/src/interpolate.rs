@@ -1,5 +1,6 @@
 //! `${params.x}` and `${profile.x}`: references from any value to the parameters and the profile in use.
-//! Owns lookup and text insertion; refuses to know where a value is used.
+//! Owns lookup and text insertion; refuses to know where a value is used. `${matrix.x}` is left open here: it has another
+//! value in each cell, and `matrix` fills it.
 //!
 //! A reference that is the whole value keeps the type, even of a map; inside a longer text it is spelt out.
 //! `$${` stands for a literal `${`. A resolved value keeps the place where it was defined.
@@ -7,7 +8,7 @@
 use crate::diagnostic::{Code, Diagnostic};
 use crate::span::Span;
 use crate::suggest::did_you_mean;
-use crate::tree::{Entry, Node, Value};
+use crate::tree::{Entry, Node, Part, Value};
 
 /// What references can name.
 pub(crate) struct Scope<'a> {
@@ -52,16 +53,20 @@ impl Resolver<'_, '_> {
     fn text(&mut self, text: &str, span: Span) -> Node {
         let pieces = pieces(text);
         if let [Piece::Reference(path)] = pieces.as_slice() {
-            return self.lookup(path, span).unwrap_or(Node::broken(span));
+            return self.reference(path, span).unwrap_or(Node::broken(span));
         }
-        let mut filled = String::with_capacity(text.len());
+        let mut filled = Vec::new();
         for piece in pieces {
             match piece {
-                Piece::Text(literal) => filled.push_str(literal),
+                Piece::Text(literal) => filled.push(Part::Text(literal.to_owned())),
                 Piece::Reference(path) => {
-                    match self.lookup(path, span).and_then(|node| self.spelt(path, &node, span)) {
-                        Some(value) => filled.push_str(&value),
-                        None => return Node::broken(span),
+                    let Some(node) = self.reference(path, span) else { return Node::broken(span) };
+                    match spelt(path, &node, span) {
+                        Ok(parts) => filled.extend(parts),
+                        Err(fault) => {
+                            self.faults.extend(fault);
+                            return Node::broken(span);
+                        }
                     }
                 }
                 Piece::Unclosed => {
@@ -71,7 +76,22 @@ impl Resolver<'_, '_> {
                 }
             }
         }
-        Node { value: Value::Str(filled), span }
+        Node { value: closed(filled), span }
+    }
+
+    /// The value a reference stands for; one to a matrix stays open.
+    fn reference(&mut self, path: &str, span: Span) -> Option<Node> {
+        let mut keys = path.trim().split('.');
+        if keys.next() != Some("matrix") {
+            return self.lookup(path, span);
+        }
+        let keys: Vec<String> = keys.map(str::to_owned).collect();
+        if keys.is_empty() || keys.iter().any(String::is_empty) {
+            let fault = Diagnostic::new(Code::Reference, span, format!("`${{{path}}}` names no axis"));
+            self.faults.push(fault.help("write `${matrix.NAME}`"));
+            return None;
+        }
+        Some(Node { value: Value::Open(vec![Part::Axis(keys)]), span })
     }
 
     /// The value a reference names, itself resolved.
@@ -89,9 +109,9 @@ impl Resolver<'_, '_> {
             "params" => self.scope.params,
             "profile" => self.scope.profile,
             _ => {
-                let message = format!("`${{{path}}}` names neither `params` nor `profile`");
-                let help = did_you_mean(root, ["params", "profile"])
-                    .unwrap_or_else(|| "write `${params.NAME}` or `${profile.NAME}`".to_owned());
+                let message = format!("`${{{path}}}` names none of `params`, `profile` and `matrix`");
+                let help = did_you_mean(root, ["params", "profile", "matrix"])
+                    .unwrap_or_else(|| "write `${params.NAME}`, `${profile.NAME}` or `${matrix.NAME}`".to_owned());
                 self.faults.push(Diagnostic::new(Code::Reference, span, message).help(help));
                 return None;
             }
@@ -122,20 +142,32 @@ impl Resolver<'_, '_> {
         self.faults.push(fault);
         None
     }
+}
 
-    /// A value as it stands inside a text.
-    fn spelt(&mut self, path: &str, node: &Node, span: Span) -> Option<String> {
-        match &node.value {
-            Value::Str(text) => Some(text.clone()),
-            Value::Bool(_) | Value::Int(_) | Value::Float(_) => Some(node.describe()),
-            Value::Broken => None,
-            Value::Null | Value::List(_) | Value::Map(_) => {
-                let message = format!("`${{{path}}}` is {}, which cannot stand inside a text", node.describe());
-                self.faults.push(Diagnostic::new(Code::Reference, span, message));
-                None
-            }
+/// A value as it stands inside a text; no fault is given for one that is reported already.
+pub(crate) fn spelt(path: &str, node: &Node, span: Span) -> Result<Vec<Part>, Option<Diagnostic>> {
+    match &node.value {
+        Value::Str(text) => Ok(vec![Part::Text(text.clone())]),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => Ok(vec![Part::Text(node.describe())]),
+        Value::Open(parts) => Ok(parts.clone()),
+        Value::Broken => Err(None),
+        Value::Null | Value::List(_) | Value::Map(_) => {
+            let message = format!("`${{{path}}}` is {}, which cannot stand inside a text", node.describe());
+            Err(Some(Diagnostic::new(Code::Reference, span, message)))
         }
     }
+}
+
+/// The parts as a text, if nothing is open in them.
+pub(crate) fn closed(parts: Vec<Part>) -> Value {
+    let mut text = String::new();
+    for part in &parts {
+        match part {
+            Part::Text(piece) => text.push_str(piece),
+            Part::Axis(_) => return Value::Open(parts),
+        }
+    }
+    Value::Str(text)
 }
 
 /// Cuts a text at its references.

@@ -4,8 +4,9 @@
 //! Knows nothing of files, tables or models: it is given text and gives back values and positions.
 //!
 //! The way of the text: [`parse`] → `yaml` (a located tree) → `document` (profile, overrides, references) →
-//! `reader` (typed stages) → `circle`.
+//! `matrix` (cells) → `reader` (typed stages) → `circle`.
 
+mod cell;
 mod choice;
 mod circle;
 mod diagnostic;
@@ -15,7 +16,9 @@ mod entry;
 mod index;
 mod interpolate;
 mod leaf;
+mod limits;
 mod location;
+mod matrix;
 mod names;
 mod number;
 mod overrides;
@@ -27,9 +30,11 @@ mod suggest;
 mod tree;
 mod yaml;
 
+pub use cell::{Cell, CellNameError, Coordinate, Pinned, split_product};
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Related};
 pub use dtype::Dtype;
 pub use leaf::{Leaf, LeafSink, LeafValue};
+pub use limits::Limit;
 pub use names::{ModelName, Product, ProfileName, StageName, TableKind, Tag};
 pub use number::{
     Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Samples, Seed, Smoothing,
@@ -37,7 +42,7 @@ pub use number::{
 };
 pub use pipeline::{Location, Model, Pipeline};
 pub use span::{Located, Place, SourceId, Sources, Span};
-pub use stage::{Expects, Input, Kind, KindName, ModelRef, Source, Stage, StageProduct, TableRef};
+pub use stage::{Better, Expects, Input, Kind, KindName, ModelRef, Source, Stage, StageProduct, TableRef};
 pub use suggest::did_you_mean;
 
 /// What is decided outside of the file.

@@ -1,7 +1,10 @@
 //! A pipeline: what a file says once profile, overrides and references are resolved.
 //! Owns the typed document; refuses to know in which order stages run.
 
+use std::collections::HashMap;
+
 use crate::dtype::Dtype;
+use crate::limits::Limit;
 use crate::names::{ModelName, ProfileName, StageName};
 use crate::span::{Sources, Span};
 use crate::stage::Stage;
@@ -17,13 +20,34 @@ pub struct Pipeline {
     pub dtype: Dtype,
     /// In the order of the file.
     pub models: Vec<Model>,
-    /// In the order of the file.
+    /// In the order of the file; the cells of a matrix stand where their stage does.
     pub stages: Vec<Stage>,
+    /// The limits that are on, of the section `limits` and of `--limit`.
+    pub limits: Vec<Limit>,
+    /// Places in `stages`.
+    by_name: HashMap<StageName, usize>,
 }
 
 impl Pipeline {
+    pub(crate) fn new(
+        sources: Sources,
+        profile: Option<ProfileName>,
+        dtype: Dtype,
+        models: Vec<Model>,
+        stages: Vec<Stage>,
+        limits: Vec<Limit>,
+    ) -> Pipeline {
+        let by_name = stages.iter().enumerate().map(|(at, stage)| (stage.name.clone(), at)).collect();
+        Pipeline { sources, profile, dtype, models, stages, limits, by_name }
+    }
+
     pub fn stage(&self, name: &StageName) -> Option<&Stage> {
-        self.stages.iter().find(|stage| stage.name == *name)
+        self.position(name).map(|at| &self.stages[at])
+    }
+
+    /// The place of a stage in `stages`.
+    pub fn position(&self, name: &StageName) -> Option<usize> {
+        self.by_name.get(name).copied()
     }
 
     pub fn model(&self, name: &ModelName) -> Option<&Model> {

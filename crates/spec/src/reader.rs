@@ -4,8 +4,10 @@
 mod fields;
 mod refs;
 
+use crate::cell::Pinned;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::index::Index;
+use crate::matrix::CellReads;
 use crate::names::StageName;
 use crate::span::{Located, Span};
 use crate::suggest::did_you_mean;
@@ -28,11 +30,36 @@ pub(crate) struct Reader<'a> {
     trail: Vec<String>,
     /// The innermost of these keys: where a missing key is shown.
     head: Span,
+    /// The stages that were named so far.
+    reads: Vec<StageRead>,
+    /// The stages that names stand for in the cell that is read.
+    cells: Option<&'a CellReads>,
+}
+
+/// A stage that is named, perhaps with the values that pin a cell of it.
+#[derive(Debug, Clone)]
+pub(crate) struct StageRead {
+    pub pinned: Pinned,
+    /// Where it is named first.
+    pub place: Span,
+    /// What names it, for the beginning of a message.
+    pub whereabouts: String,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(index: &'a Index, faults: &'a mut Vec<Diagnostic>, subject: &str, head: Span) -> Self {
-        Reader { index, faults, subject: subject.to_owned(), trail: Vec::new(), head }
+        let (trail, reads) = (Vec::new(), Vec::new());
+        Reader { index, faults, subject: subject.to_owned(), trail, head, reads, cells: None }
+    }
+
+    /// Reads names of stages as they are meant in one cell.
+    pub(crate) fn in_cell(self, cells: Option<&'a CellReads>) -> Self {
+        Reader { cells, ..self }
+    }
+
+    /// The stages that were named.
+    pub(crate) fn into_reads(self) -> Vec<StageRead> {
+        self.reads
     }
 
     /// Whether the subject is the stage of this name.

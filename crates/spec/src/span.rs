@@ -76,7 +76,7 @@ impl Sources {
         self.text(span.source).get(span.range()).unwrap_or("")
     }
 
-    /// `pipelines/simpo.yaml:4:16`, or `--set stages.pairs.pair.ties=frist`.
+    /// `pipelines/simpo.yaml:4:16`, or `--set stages.pairs.pair.ties=frist`, or `--limit 32`, which is short for a `--set`.
     pub fn place(&self, span: Span) -> Place<'_> {
         Place { sources: self, span }
     }
@@ -93,7 +93,10 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.span.source {
             SourceId::FILE => write!(f, "{}:{}:{}", self.sources.name, self.span.line, self.span.column),
-            set => write!(f, "--set {}", self.sources.text(set)),
+            set => match self.sources.text(set).strip_prefix("limits.*=") {
+                Some(limit) => write!(f, "--limit {limit}"),
+                None => write!(f, "--set {}", self.sources.text(set)),
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod score;
 pub mod sql;
 pub mod train;
 
+use crate::cell::Cell;
 use crate::leaf::LeafSink;
 use crate::names::{ModelName, Product, StageName, Tag};
 use crate::reader::{Read, Reader};
@@ -27,7 +28,10 @@ pub use train::Train;
 /// A stage of the pipeline: its name, and its kind with all parameters resolved.
 #[derive(Debug, Clone)]
 pub struct Stage {
+    /// As in the file; of a cell of a matrix with its values, as in `tuned[lr=0.001,beta=10]`.
     pub name: StageName,
+    /// Which cell it is, of a stage that has a matrix or reads one that has.
+    pub cell: Option<Cell>,
     /// Where the name stands.
     pub name_span: Span,
     /// Where the kind stands.
@@ -35,6 +39,13 @@ pub struct Stage {
     pub kind: Kind,
     /// What the stage can be selected by, besides its name; each once.
     pub tags: Vec<Tag>,
+}
+
+impl Stage {
+    /// The name in the file, which all cells of a matrix share.
+    pub fn base(&self) -> &StageName {
+        self.cell.as_ref().map_or(&self.name, |cell| &cell.base)
+    }
 }
 
 /// A kind with its parameters.
@@ -60,6 +71,23 @@ pub enum KindName {
     Train,
     Evaluate,
     Sql,
+}
+
+/// Which way a number is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Better {
+    Higher,
+    Lower,
+}
+
+impl Better {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Better::Higher => "higher",
+            Better::Lower => "lower",
+        }
+    }
 }
 
 impl KindName {
@@ -110,6 +138,16 @@ impl KindName {
             KindName::Train => train::VERSION,
             KindName::Evaluate => evaluate::VERSION,
             KindName::Sql => sql::VERSION,
+        }
+    }
+
+    /// Which way a number that a stage of this kind reports is better; `None` where that cannot be said of the number
+    /// alone.
+    pub fn better(self, metric: &str) -> Option<Better> {
+        match self {
+            KindName::Evaluate => evaluate::better(metric),
+            KindName::Train => train::better(metric),
+            KindName::Ingest | KindName::Sample | KindName::Score | KindName::Pair | KindName::Sql => None,
         }
     }
 
@@ -205,6 +243,14 @@ pub struct StageProduct {
     pub product: Product,
 }
 
+impl StageProduct {
+    /// The same product of the stage that a cell is of, by the name in the file.
+    pub fn of_base(&self) -> StageProduct {
+        let base = self.stage.as_str().split('[').next().unwrap_or_default();
+        StageProduct { stage: StageName::new(base), product: self.product }
+    }
+}
+
 /// What an input must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expects {
@@ -239,19 +285,18 @@ impl ModelRef {
 
 /// A table a stage reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TableRef(pub StageProduct);
+pub struct TableRef {
+    pub made: StageProduct,
+    /// Its name in SQL, which is the one in the file: the stage, or `stage.product` for a product that is not the
+    /// stage's first. In every cell of a matrix it is the same, whichever cell the table is of.
+    pub name: String,
+}
 
 impl TableRef {
-    /// The table's name in SQL: the stage, or `stage.product` for a product that is not the stage's first.
-    pub fn table_name(&self) -> String {
-        let StageProduct { stage, product } = &self.0;
-        if product.comes_first() { stage.to_string() } else { format!("{stage}.{}", product.name()) }
-    }
-
     pub(crate) fn input(role: &str, expects: crate::names::TableKind, table: &Located<TableRef>) -> Input {
         Input {
             role: role.to_owned(),
-            source: Source::Stage(table.value.0.clone()),
+            source: Source::Stage(table.value.made.clone()),
             expects: Expects::Table(expects),
             place: table.place,
         }

@@ -21,8 +21,18 @@ pub enum Value {
     List(Vec<Node>),
     /// Keys in the order of the file, each once.
     Map(Vec<Entry>),
+    /// A text, or the whole value, that waits for the values of a matrix. None is left when a stage is read.
+    Open(Vec<Part>),
     /// Something whose fault is already reported; reading it stays silent.
     Broken,
+}
+
+/// A piece of a text that waits for the values of a matrix.
+#[derive(Debug, Clone)]
+pub enum Part {
+    Text(String),
+    /// `${matrix.lr}`: an axis, and the keys below its value.
+    Axis(Vec<String>),
 }
 
 /// A key with its value.
@@ -75,6 +85,7 @@ impl Node {
             Value::List(_) => "a list".to_owned(),
             Value::Map(entries) if entries.is_empty() => "an empty map".to_owned(),
             Value::Map(_) => "a map".to_owned(),
+            Value::Open(_) => "a reference to a matrix".to_owned(),
             Value::Broken => "something unreadable".to_owned(),
         }
     }

@@ -20,6 +20,7 @@ mod render;
 mod repeatable;
 mod rows;
 mod session;
+mod union;
 
 pub use error::{Cause, SqlError};
 pub use files::{DataFormat, matching};
@@ -28,3 +29,4 @@ pub use place::Place;
 pub use render::{Format, render};
 pub use rows::{Condition, DataFile};
 pub use session::{Batches, NamedTable, Session, TableData};
+pub use union::{Constant, UnionPart};

@@ -26,6 +26,7 @@ use crate::names::statements;
 use crate::parquet_table::table_of_files;
 use crate::place::Place;
 use crate::repeatable::changing_function;
+use crate::union::{self, UnionPart};
 
 /// A table and the name a query knows it by: `pairs`, or `pairs.dropped`.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub enum TableData {
     Parquet(Vec<PathBuf>),
     /// In memory.
     Batches { schema: SchemaRef, batches: Vec<RecordBatch> },
+    /// In other tables of the session, one after another.
+    Union(Vec<UnionPart>),
 }
 
 /// Answers queries over named tables.
@@ -111,21 +114,37 @@ impl Session {
             let known = self.table_names().map(str::to_owned).collect();
             return Err(SqlError::UnknownTable { place: Place::of_word(query, reference.table()), table: name, known });
         };
-        let provider = match data {
-            TableData::Stored { store, output } => {
-                let file = store.table_path(output).map_err(|source| SqlError::Stored { table: name, source })?;
-                self.parquet(&[file])?
-            }
-            TableData::Parquet(files) => self.parquet(files)?,
-            TableData::Batches { schema, batches } => {
-                Arc::new(MemTable::try_new(schema.clone(), vec![batches.clone()]).map_err(fault)?)
-            }
-        };
+        let provider = self.provider(query, &name, data)?;
         if let Some(schema) = reference.schema() {
             self.add_schema(schema).map_err(fault)?;
         }
         self.context.register_table(reference.clone(), provider).map_err(fault)?;
         Ok(())
+    }
+
+    fn provider(&self, query: &str, name: &str, data: &TableData) -> Result<Arc<dyn TableProvider>, SqlError> {
+        let fault = |error| SqlError::of_plan(query, &error);
+        Ok(match data {
+            TableData::Stored { store, output } => {
+                let stored = |source| SqlError::Stored { table: name.to_owned(), source };
+                self.parquet(&[store.table_path(output).map_err(stored)?])?
+            }
+            TableData::Parquet(files) => self.parquet(files)?,
+            TableData::Batches { schema, batches } => {
+                Arc::new(MemTable::try_new(schema.clone(), vec![batches.clone()]).map_err(fault)?)
+            }
+            TableData::Union(parts) => {
+                let mut opened = Vec::with_capacity(parts.len());
+                for part in parts {
+                    let Some(data) = self.tables.get(&part.table) else {
+                        let known = self.table_names().map(str::to_owned).collect();
+                        return Err(SqlError::UnknownTable { place: None, table: part.table.clone(), known });
+                    };
+                    opened.push((part, self.provider(query, &part.table, data)?));
+                }
+                union::view(&opened).map_err(fault)?
+            }
+        })
     }
 
     fn parquet(&self, files: &[PathBuf]) -> Result<Arc<dyn TableProvider>, SqlError> {

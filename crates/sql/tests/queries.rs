@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray, UInt32Array
 use arrow::datatypes::DataType;
 use expect_test::{Expect, expect};
 use parquet::arrow::ArrowWriter;
-use sluice_sql::{Format, NamedTable, Session, SqlError, TableData, render};
+use sluice_sql::{Constant, Format, NamedTable, Session, SqlError, TableData, UnionPart, render};
 
 fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter(columns).expect("columns of one length")
@@ -297,4 +297,69 @@ fn a_session_over_many_files_opens_only_those_a_query_reads() {
     let again = Instant::now();
     session.query("select prompt_id, max(score) from t7 group by 1 order by 1").expect("rows");
     println!("second answer took {:?}", again.elapsed());
+}
+
+#[test]
+fn a_union_has_the_values_of_its_parts_in_front_and_columns_by_name() {
+    let part = |table: &str, lr: f64, seed: i64| UnionPart {
+        table: table.to_owned(),
+        values: vec![
+            ("lr".to_owned(), Constant::Float(Some(lr))),
+            ("score".to_owned(), Constant::Int(Some(seed))),
+            ("start".to_owned(), Constant::Text(None)),
+        ],
+    };
+    let parts = vec![part("tuned[lr=0.001,score=1]", 0.001, 1), part("tuned[lr=1,score=2].steps", 1.0, 2)];
+    let missing = vec![part("tuned[lr=0.001,score=1]", 0.001, 1), part("nothing", 1.0, 2)];
+    let tables = vec![
+        in_memory("tuned[lr=0.001,score=1]", scores()),
+        in_memory("tuned[lr=1,score=2].steps", dropped()),
+        NamedTable { name: "tuned".to_owned(), data: TableData::Union(parts) },
+        NamedTable { name: "missing".to_owned(), data: TableData::Union(missing) },
+    ];
+    let session = Session::new(tables).expect("a session");
+    let check = |query: &str, expected: Expect| {
+        let answer = session.query(query).and_then(|batches| render(&batches, Format::Csv));
+        expected.assert_eq(&answer.unwrap_or_else(|error: SqlError| said(&error)));
+    };
+    check(
+        "select * from tuned order by prompt_id, sample_index, lr",
+        expect![[r#"
+        lr,matrix_score,start,prompt_id,sample_index,score,rule
+        0.001,1,,a,0,0.5,
+        0.001,1,,a,1,0.25,
+        0.001,1,,b,0,-1.0,
+        0.001,1,,b,1,2.0,
+        0.001,1,,c,0,0.0,
+        1.0,2,,c,,,single_candidate
+    "#]],
+    );
+    check(
+        "select lr, count(*) as n, max(score) as best from tuned group by lr order by lr",
+        expect![[r#"
+        lr,n,best
+        0.001,5,2.0
+        1.0,1,
+    "#]],
+    );
+    check(
+        "select count(*) as n from \"tuned[lr=0.001,score=1]\"",
+        expect![[r#"
+        n
+        5
+    "#]],
+    );
+    check(
+        "select rule from \"tuned[lr=1,score=2]\".steps",
+        expect![[r#"
+        rule
+        single_candidate
+    "#]],
+    );
+    check(
+        "select * from missing",
+        expect![
+            "there is no table `nothing`; there is `missing`, `tuned`, `tuned[lr=0.001,score=1]`, `tuned[lr=1,score=2].steps`"
+        ],
+    );
 }

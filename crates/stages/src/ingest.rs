@@ -1,10 +1,11 @@
 //! `ingest`: the user's files become prompts. It owns the order in which rows are judged: condition, empty text,
-//! contamination, duplicates, limit, split. It refuses to know what the prompts are for.
+//! contamination, duplicates, split, limit. It refuses to know what the prompts are for.
 //!
 //! Files are read one after another, sorted by path, each in file order, so equal files give an equal table.
 
 mod columns;
 mod kept;
+mod limited;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub enum IngestError {
     KeptTypes { column: String, first: String, first_type: DataType, second: String, second_type: DataType },
     #[error("take over the columns that `keep` names")]
     Keep { source: ArrowError },
+    #[error("take {limit} prompts of each split")]
+    Limit { limit: u32, source: ArrowError },
     #[error("apply the condition `{text}` to {file}")]
     Condition { text: String, file: String, source: SqlError },
     #[error("row {row} of {file} has the split `{found}`, expected {}", expected.join(" or "))]
@@ -85,6 +88,8 @@ pub struct Counts {
     pub n_duplicates: u64,
     /// The prompt is also in the held-out files.
     pub n_contaminated: u64,
+    /// The prompt is not among the first of its split.
+    pub n_past_limit: u64,
     pub n_train: u64,
     pub n_heldout: u64,
 }
@@ -112,10 +117,9 @@ pub fn ingest(
     let schema = kept::schema(keep.names(), &schemas.collect::<Vec<_>>())?;
 
     // Held-out files come first although their rows stand last: a prompt in both must not be trained on.
-    let mut heldout = Gathered::new(dedup.value, None, HashSet::new(), &schema);
+    let mut heldout = Gathered::new(dedup.value, HashSet::new(), &schema);
     heldout.read(&reading, &heldout_files, &|_, _| Split::Heldout)?;
-    let limit = limit.value.map(|count| u64::from(count.get()));
-    let mut train = Gathered::new(dedup.value, limit, std::mem::take(&mut heldout.seen), &schema);
+    let mut train = Gathered::new(dedup.value, std::mem::take(&mut heldout.seen), &schema);
     train.counts.n_read = heldout.counts.n_read;
     train.read(&reading, &train_files, &|id, written| written.unwrap_or_else(|| split_by_digest(id, split)))?;
 
@@ -124,7 +128,11 @@ pub fn ingest(
         return Err(counts.nothing_left().into());
     }
     let batches = train.finish()?.into_iter().chain(heldout.finish()?).collect();
-    Ok(Ingested { schema, batches, counts })
+    let ingested = Ingested { schema, batches, counts };
+    match limit.value {
+        Some(limit) => limited::limited(ingested, limit.get()),
+        None => Ok(ingested),
+    }
 }
 
 /// Which split a prompt falls into: its digest, salted with the seed, as a number from 0 to 1, is below the share.
@@ -193,7 +201,6 @@ type SplitRule<'r> = dyn Fn(PromptId, Option<Split>) -> Split + 'r;
 /// Rows that were kept so far, and what the next ones are judged by.
 struct Gathered {
     dedup: bool,
-    limit: Option<u64>,
     seen: HashSet<PromptId>,
     /// Prompts of the held-out files.
     reserved: HashSet<PromptId>,
@@ -205,10 +212,9 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn new(dedup: bool, limit: Option<u64>, reserved: HashSet<PromptId>, schema: &SchemaRef) -> Self {
+    fn new(dedup: bool, reserved: HashSet<PromptId>, schema: &SchemaRef) -> Self {
         Self {
             dedup,
-            limit,
             seen: HashSet::new(),
             reserved,
             builder: PromptsBuilder::new(),
@@ -225,13 +231,7 @@ impl Gathered {
         files: &[(PathBuf, DataFile<'_>)],
         rule: &SplitRule<'_>,
     ) -> Result<(), StageError> {
-        for (path, file) in files {
-            if self.is_full() {
-                break;
-            }
-            self.read_file(reading, path, file, rule)?;
-        }
-        Ok(())
+        files.iter().try_for_each(|(path, file)| self.read_file(reading, path, file, rule))
     }
 
     fn read_file(
@@ -248,9 +248,6 @@ impl Gathered {
             let values = reading.columns.values(&reading.shown(path), &batch?)?;
             let mut taken = Vec::new();
             for row in 0..values.len() {
-                if self.is_full() {
-                    break;
-                }
                 let written = values
                     .split(row)
                     .map(|word| {
@@ -270,9 +267,6 @@ impl Gathered {
             self.kept.push(values.kept(), taken).map_err(|source| IngestError::Keep { source })?;
             if self.builder.len() >= BATCH_ROWS {
                 self.close_batch()?;
-            }
-            if self.is_full() {
-                break;
             }
             (reading.after_batch)(self.counts.n_read)?;
         }
@@ -331,10 +325,6 @@ impl Gathered {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.limit.is_some_and(|limit| self.counts.n_train + self.counts.n_heldout >= limit)
-    }
-
     fn finish(mut self) -> Result<Vec<RecordBatch>, IngestError> {
         if !self.builder.is_empty() {
             self.close_batch()?;
@@ -352,27 +342,30 @@ impl Counts {
             n_empty: self.n_empty + other.n_empty,
             n_duplicates: self.n_duplicates + other.n_duplicates,
             n_contaminated: self.n_contaminated + other.n_contaminated,
+            n_past_limit: self.n_past_limit + other.n_past_limit,
             n_train: self.n_train + other.n_train,
             n_heldout: self.n_heldout + other.n_heldout,
         }
     }
 
     /// By the names the record has them under.
-    pub fn metrics(self) -> [(&'static str, f64); 7] {
-        let Counts { n_read, n_filtered, n_empty, n_duplicates, n_contaminated, n_train, n_heldout } = self;
+    pub fn metrics(self) -> [(&'static str, f64); 8] {
+        let Counts { n_read, n_filtered, n_empty, n_duplicates, n_contaminated, n_past_limit, n_train, n_heldout } =
+            self;
         [
             ("rows_read", n_read as f64),
             ("dropped_where", n_filtered as f64),
             ("dropped_empty", n_empty as f64),
             ("dropped_duplicate", n_duplicates as f64),
             ("dropped_contaminated", n_contaminated as f64),
+            ("dropped_limit", n_past_limit as f64),
             ("train", n_train as f64),
             ("heldout", n_heldout as f64),
         ]
     }
 
     fn nothing_left(self) -> IngestError {
-        let Counts { n_read, n_filtered, n_empty, n_duplicates: _, n_contaminated, n_train: _, n_heldout: _ } = self;
+        let Counts { n_read, n_filtered, n_empty, n_contaminated, .. } = self;
         if n_read == 0 {
             return IngestError::NoRows;
         }

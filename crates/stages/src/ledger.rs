@@ -3,7 +3,7 @@
 //! Owns the passage between rows and the bytes of the store's journal. Knows nothing of how a row is made, nor what its
 //! key says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sluice_store::{RowKey, RowScope, RowWriter, Store};
 
@@ -23,7 +23,9 @@ pub struct Ledger<R> {
     keys: Vec<RowKey>,
     rows: Vec<Option<R>>,
     n_known: usize,
-    /// None while nothing is to be made.
+    /// Those that are in the journal, where none of them may be taken from it.
+    unread: HashSet<usize>,
+    /// None while nothing is to be kept.
     writer: Option<RowWriter>,
     failed: Option<StageError>,
     buffer: Vec<u8>,
@@ -32,13 +34,22 @@ pub struct Ledger<R> {
 impl<R: Stored> Ledger<R> {
     /// Finds the rows that are known. Where some are not, the journal is opened for them here, so that a store that
     /// cannot be written to is told before any work. The stage's record will name the scope.
+    ///
+    /// In a stage that makes everything anew no row is known. What the journal has stays in it: the first result of a
+    /// row holds, as that of a stage does.
     pub fn open(context: &StageContext<'_>, scope: RowScope, keys: Vec<RowKey>) -> Result<Self, StageError> {
         let known = context.attempt.rows(scope).map_err(unkept)?;
         let mut rows: Vec<Option<R>> = keys.iter().map(|_| None).collect();
-        known.get_all(&keys, |at, bytes| rows[at] = R::read(&mut Bytes(bytes))).map_err(unkept)?;
+        let mut unread = HashSet::new();
+        if context.fresh {
+            unread.extend((0..keys.len()).filter(|at| known.contains(keys[*at])));
+        } else {
+            known.get_all(&keys, |at, bytes| rows[at] = R::read(&mut Bytes(bytes))).map_err(unkept)?;
+        }
         let n_known = rows.iter().flatten().count();
-        let writer = if n_known < rows.len() { Some(known.writer((context.clock)()).map_err(unkept)?) } else { None };
-        Ok(Self { keys, rows, n_known, writer, failed: None, buffer: Vec::new() })
+        let keeps_some = n_known + unread.len() < rows.len();
+        let writer = if keeps_some { Some(known.writer((context.clock)()).map_err(unkept)?) } else { None };
+        Ok(Self { keys, rows, n_known, unread, writer, failed: None, buffer: Vec::new() })
     }
 
     /// How many rows there are, and how many were known.
@@ -55,7 +66,7 @@ impl<R: Stored> Ledger<R> {
 
     /// Takes a row that was made, and keeps it. If that fails, the rows go on, and [`Ledger::finish`] tells.
     pub fn put(&mut self, at: usize, row: R, now_s: f64) {
-        if let Some(writer) = &mut self.writer {
+        if let Some(writer) = self.writer.as_mut().filter(|_| !self.unread.contains(&at)) {
             self.buffer.clear();
             row.write(&mut self.buffer);
             if let Err(error) = writer.append(self.keys[at], &self.buffer, now_s) {

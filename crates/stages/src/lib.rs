@@ -42,6 +42,8 @@ pub struct StageContext<'a> {
     pub inputs: &'a [StageInput],
     /// Where the outputs go.
     pub attempt: &'a Attempt,
+    /// Whether everything is to be made anew, though an earlier run may have made some of it.
+    pub fresh: bool,
     /// What to compute on.
     pub device: Device,
     /// Called now and then from the thread that runs the stage.

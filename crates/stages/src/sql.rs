@@ -21,7 +21,7 @@ pub fn run(params: &Sql, context: &StageContext<'_>) -> Result<Produced, StageEr
     let Sql { from, query } = params;
     let mut tables = Vec::with_capacity(from.value.len());
     for table in &from.value {
-        let name = table.value.table_name();
+        let name = table.value.name.clone();
         let data = TableData::Stored { store: context.store.clone(), output: context.output(&name)?.clone() };
         tables.push(NamedTable { name, data });
     }

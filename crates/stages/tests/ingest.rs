@@ -128,28 +128,74 @@ fn rows_that_are_left_out_are_counted_and_numbers_of_rows_stay() {
 }
 
 #[test]
-fn duplicates_stay_when_asked_and_the_limit_counts_rows_that_are_kept() {
+fn duplicates_stay_when_asked_and_a_limit_counts_prompts() {
     let file = [("x.csv", "prompt\na\na\nb\nc\n")];
+    // The ids of b, a and c begin with 10, 17 and ea.
     check(
-        &format!("from: x.csv, dedup: false, limit: 3, {NO_SPLIT}"),
+        &format!("from: x.csv, dedup: false, limit: 2, {NO_SPLIT}"),
         &file,
         expect![[r#"
         "a" train x.csv:0
         "a" train x.csv:1
         "b" train x.csv:2
-        rows_read: 3
+        rows_read: 4
+        dropped_limit: 1
         train: 3"#]],
     );
     check(
-        &format!("from: x.csv, limit: 2, {NO_SPLIT}"),
+        &format!("from: x.csv, limit: 1, {NO_SPLIT}"),
+        &file,
+        expect![[r#"
+        "b" train x.csv:2
+        rows_read: 4
+        dropped_duplicate: 1
+        dropped_limit: 2
+        train: 1"#]],
+    );
+    check(
+        &format!("from: x.csv, limit: 3, {NO_SPLIT}"),
         &file,
         expect![[r#"
         "a" train x.csv:0
         "b" train x.csv:2
-        rows_read: 3
+        "c" train x.csv:3
+        rows_read: 4
         dropped_duplicate: 1
-        train: 2"#]],
+        train: 3"#]],
     );
+}
+
+/// The prompts of each split, in the order of the table.
+fn prompts_of(body: &str, folder: &Path, split: Split) -> Vec<String> {
+    let ingested = ingest(&params(body), folder, &|_| Ok(())).expect("prompts");
+    let views = ingested.batches.iter().map(|batch| Prompts::view(batch).expect("a prompts table"));
+    let of_view = |view: Prompts| {
+        view.rows().filter(|row| row.split == split).map(|row| row.prompt.to_owned()).collect::<Vec<_>>()
+    };
+    views.flat_map(of_view).collect()
+}
+
+#[test]
+fn a_limit_takes_so_many_of_each_split_and_a_smaller_one_takes_some_of_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows: String = (0..3_000).map(|i| format!("question {i}\n")).collect();
+    fs::write(folder.path().join("x.csv"), format!("prompt\n{rows}")).expect("a file");
+    fs::write(folder.path().join("h.csv"), "prompt\nquestion 1\nheld out\n").expect("a file");
+    let of = |limit: &str, split| {
+        let body = format!("from: x.csv, heldout_from: h.csv, split: {{ heldout: 0.1 }}, limit: {limit}");
+        prompts_of(&body, folder.path(), split)
+    };
+    for split in [Split::Train, Split::Heldout] {
+        let (all, larger, smaller) = (of("null", split), of("40", split), of("20", split));
+        assert_eq!((larger.len(), smaller.len()), (40, 20));
+        assert!(all.len() > 100, "{} prompts in all", all.len());
+        // What is taken keeps its order.
+        let kept: Vec<&String> = all.iter().filter(|prompt| larger.contains(prompt)).collect();
+        assert_eq!(kept, larger.iter().collect::<Vec<_>>());
+        assert!(smaller.iter().all(|prompt| larger.contains(prompt)));
+        assert_ne!(smaller, all[..20], "the choice does not follow the file");
+    }
+    assert!(!of("3000", Split::Train).contains(&"question 1".to_owned()));
 }
 
 #[test]
@@ -185,8 +231,6 @@ fn the_split_depends_on_text_and_seed_alone() {
     let all = heldout("from: x.csv, split: { heldout: 0.1 }");
     // 2,000 are expected, with a standard deviation of 42.
     assert!((1_830..2_170).contains(&all.len()), "{} held out", all.len());
-    let first = heldout("from: x.csv, split: { heldout: 0.1 }, limit: 10000");
-    assert_eq!(first, all[..first.len()]);
     let other = heldout("from: x.csv, split: { heldout: 0.1, seed: 1 }");
     let common = other.iter().filter(|prompt| all.contains(prompt)).count();
     assert!(common < 300, "{common} held out under both seeds");
@@ -231,7 +275,7 @@ fn kept_columns_of_many_batches_keep_to_their_rows() {
         (0..40_000).map(|i| format!("{{\"prompt\": \"question {i}\", \"n\": {i}, \"l\": [{i}]}}\n")).collect();
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("x.jsonl"), rows).expect("a file");
-    let body = "from: x.jsonl, keep: [l, n], where: n % 3 < 2, split: { heldout: 0 }, limit: 26000";
+    let body = "from: x.jsonl, keep: [l, n], where: n % 3 < 2, split: { heldout: 0 }";
     let ingested = ingest(&params(body), folder.path(), &|_| Ok(())).expect("prompts");
     assert!(ingested.batches.len() > 1);
     let mut expected = (0..40_000_u32).filter(|i| i % 3 < 2);
@@ -243,7 +287,15 @@ fn kept_columns_of_many_batches_keep_to_their_rows() {
             assert_eq!(kept(batch, n_row), format!(" l=\"[{i}]\":List(Int64) n=\"{i}\":Int64"));
         }
     }
-    assert_eq!(ingested.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 26_000);
+    assert_eq!(expected.next(), None);
+    let ingested = ingest(&params(&format!("{body}, limit: 100")), folder.path(), &|_| Ok(())).expect("prompts");
+    for batch in &ingested.batches {
+        for (n_row, row) in Prompts::view(batch).expect("a prompts table").rows().enumerate() {
+            let i = row.prompt.strip_prefix("question ").expect("a prompt of the file");
+            assert_eq!(kept(batch, n_row), format!(" l=\"[{i}]\":List(Int64) n=\"{i}\":Int64"));
+        }
+    }
+    assert_eq!(ingested.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
 }
 
 #[test]

@@ -35,6 +35,7 @@ impl Project {
             store: &self.store,
             inputs,
             attempt: &attempt,
+            fresh: false,
             device: Device::CPU,
             progress: &|_| {},
             notify: &|_| {},
@@ -194,7 +195,7 @@ fn equal_files_give_an_equal_table_and_metrics() {
     let (one, two) = (project.prompts(1), project.prompts(2));
     assert_eq!(one, two);
     assert_eq!(one.n_rows, 40);
-    expect![[r#"{"dropped_contaminated": 0.0, "dropped_duplicate": 0.0, "dropped_empty": 0.0, "dropped_where": 0.0, "heldout": 12.0, "rows_read": 40.0, "train": 28.0}"#]].assert_eq(&format!("{:?}", one.metrics));
+    expect![[r#"{"dropped_contaminated": 0.0, "dropped_duplicate": 0.0, "dropped_empty": 0.0, "dropped_limit": 0.0, "dropped_where": 0.0, "heldout": 12.0, "rows_read": 40.0, "train": 28.0}"#]].assert_eq(&format!("{:?}", one.metrics));
     let query = "select split, count(*) as n, min(source) as source from t group by 1 order by 1";
     expect![[r#"
         split,n,source
@@ -213,6 +214,7 @@ fn a_stage_that_is_asked_to_stop_leaves_nothing() {
         store: &project.store,
         inputs: &[],
         attempt: &attempt,
+        fresh: false,
         device: Device::CPU,
         progress: &|_| {},
         notify: &|_| {},
@@ -240,7 +242,7 @@ fn the_tables_of_a_version_never_change() {
     fs::write(project.folder.path().join("rows.jsonl"), rows).expect("a file");
     let kinds = kinds(
         "rows: { ingest: { from: rows.jsonl, map: { prompt: q, reference: a }, keep: [level], split: { column: part } } }
-  byhash: { ingest: { from: x.csv, map: { group: family }, split: { heldout: 0.2, seed: 3 }, limit: 30 } }
+  byhash: { ingest: { from: x.csv, map: { group: family }, split: { heldout: 0.2, seed: 3 }, limit: 6 } }
   counts: { sql: { from: [byhash], query: 'select \"group\", split, count(*) as n, min(prompt) as first from byhash
     group by 1, 2 order by 1, 2' } }
   responses: { sample: { prompts: rows, model: m } }
@@ -264,10 +266,10 @@ fn the_tables_of_a_version_never_change() {
     }
     expect![[r#"
         ingest, by a column: prompts 4 e56578cdb634721c88dadf2500bdc1fe9683f5bc313cb6d777acd1b94e086a30
-        sql: table 4 1f0e1744ccbc485a8e9dc466e903072727e91f4bdefa92df698cb3a27d2339c2
+        sql: table 4 730642dcf578cd8910e05f2fe647e28761aadf0a391e70f7acbbe10c783fb6e3
         pair: pairs 1 88137999a7c9ca0f1e3b4e41aab77a41da0e6049822f5491f32df0fa0df28105
         pair: dropped 4 58ded393670e5449d501b3dd9ae32d5e1856eb866ca73663d707a8e9c959130f
-        ingest, by digest: prompts 30 f65285d0342f023cad557e97995e6b499f56f2d4df1a8479cbe6f6a44dcdd3ba
+        ingest, by digest: prompts 40 4bf096c59ab45a37baf4fdbe543555acf21882769668e3b1c7dd713500646305
     "#]]
     .assert_eq(&told);
 }

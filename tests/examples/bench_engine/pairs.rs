@@ -54,6 +54,7 @@ pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
             store: &store,
             inputs: &inputs,
             attempt: &attempt,
+            fresh: false,
             device: Device::CPU,
             progress: &|_| {},
             notify: &|_| {},

@@ -11,11 +11,13 @@ use sluice_spec::StageName;
 use crate::output::err;
 use crate::progress::Watch;
 use crate::progress::meter::{Meter, Reading};
-use crate::render::quantity::{counted, seconds};
+use crate::render::quantity::{count, counted, seconds};
 use crate::render::{Ink, Paint};
 
 /// Characters of a bar.
 const BAR: usize = 24;
+/// Stages above which only those that run have a line, under one that counts the others.
+const TALL: usize = 24;
 /// Time between two drawings of a line, at least.
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -41,6 +43,24 @@ struct State {
 struct Screen {
     lines: BTreeMap<StageName, Line>,
     all: MultiProgress,
+    /// Characters of the longest name.
+    width: usize,
+    /// Where there are too many stages for a line each.
+    tally: Option<Tally>,
+}
+
+/// Counts the stages that are done.
+struct Tally {
+    bar: ProgressBar,
+    n_done: usize,
+    n_stages: usize,
+}
+
+impl Tally {
+    fn show(&self) {
+        let Tally { bar, n_done, n_stages } = self;
+        bar.set_message(format!("{} of {} done", count(*n_done as u64), counted(*n_stages as u64, "stage")));
+    }
 }
 
 struct Line {
@@ -57,15 +77,22 @@ impl Live {
     fn begin(&self, state: &mut State) {
         let width = state.stages.iter().map(|stage| stage.name.as_str().len()).max().unwrap_or(0);
         let all = MultiProgress::new();
-        let mut lines = BTreeMap::new();
-        for StageInfo { name, kind: _ } in &state.stages {
-            let bar = all.add(ProgressBar::new_spinner());
-            bar.set_style(style(STILL));
-            bar.set_prefix(format!("{:width$}", name.as_str()));
-            bar.set_message(self.paint.ink(Ink::Dim, "waits"));
-            lines.insert(name.clone(), Line { bar, meter: None, drawn: Instant::now() });
+        let n_stages = state.stages.len();
+        let tally = (n_stages > TALL).then(|| Tally { bar: all.add(ProgressBar::new_spinner()), n_done: 0, n_stages });
+        let mut screen = Screen { lines: BTreeMap::new(), all, width, tally };
+        match &screen.tally {
+            Some(tally) => {
+                tally.bar.set_style(style("{wide_msg}"));
+                tally.show();
+            }
+            None => {
+                for StageInfo { name, .. } in &state.stages {
+                    let line = screen.line(name);
+                    line.bar.set_style(style(STILL));
+                    line.bar.set_message(self.paint.ink(Ink::Dim, "waits"));
+                }
+            }
         }
-        let screen = Screen { lines, all };
         for (stage, rows) in &state.hits {
             screen.end(stage, &self.hit(*rows, state.noun(stage)));
         }
@@ -85,7 +112,8 @@ impl Live {
             Event::RunStarted { run: _, pipeline: _, stages } => state.stages = stages.clone(),
             Event::StageHit { stage, rows, .. } => {
                 state.hits.push((stage.clone(), *rows));
-                state.end(stage, || self.hit(*rows, state.noun(stage)));
+                let text = self.hit(*rows, state.noun(stage));
+                state.end(stage, &text);
             }
             Event::StageStarted { stage, .. } => state.start(stage),
             Event::StageWaiting { stage, .. } => state.note(stage, "another run is computing this; waits for it"),
@@ -101,18 +129,17 @@ impl Live {
             }
             // The summary has it again: this line is gone when the stage goes on.
             Event::StageNotice { stage, notice } => state.note(stage, &notice.text),
-            Event::StageFinished { stage, rows, seconds: took, .. } => state.end(stage, || {
+            Event::StageFinished { stage, rows, seconds: took, .. } => {
                 let rows = rows.map(|n| format!("{}, ", counted(n, state.noun(stage)))).unwrap_or_default();
-                self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took)))
-            }),
-            Event::StageFailed { stage, error, .. } => {
-                state.end(stage, || {
-                    self.paint.ink(Ink::Bad, format!("failed: {}", error.lines().next().unwrap_or_default()))
-                });
+                state.end(stage, &self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took))));
             }
-            Event::StageInterrupted { stage } => state.end(stage, || self.paint.ink(Ink::Active, "interrupted")),
+            Event::StageFailed { stage, error, .. } => {
+                let error = error.lines().next().unwrap_or_default();
+                state.end(stage, &self.paint.ink(Ink::Bad, format!("failed: {error}")));
+            }
+            Event::StageInterrupted { stage } => state.end(stage, &self.paint.ink(Ink::Active, "interrupted")),
             Event::StageBlocked { stage, by } => {
-                state.end(stage, || self.paint.ink(Ink::Dim, format!("needs `{by}`, which failed")))
+                state.end(stage, &self.paint.ink(Ink::Dim, format!("needs `{by}`, which failed")));
             }
             Event::Damaged { stage, output, file } => {
                 if let Some(line) = state.screen.as_ref().and_then(|screen| screen.lines.get(stage)) {
@@ -159,8 +186,9 @@ impl Watch for Live {
 }
 
 impl State {
-    fn start(&self, stage: &StageName) {
-        if let Some(line) = self.screen.as_ref().and_then(|screen| screen.lines.get(stage)) {
+    fn start(&mut self, stage: &StageName) {
+        if let Some(screen) = &mut self.screen {
+            let line = screen.line(stage);
             line.bar.set_style(style(TURNING));
             line.bar.set_message("starts");
             line.bar.enable_steady_tick(REDRAW);
@@ -179,15 +207,33 @@ impl State {
         }
     }
 
-    fn end(&self, stage: &StageName, text: impl FnOnce() -> String) {
-        if let Some(screen) = &self.screen {
-            screen.end(stage, &text());
+    fn end(&mut self, stage: &StageName, text: &str) {
+        if let Some(screen) = &mut self.screen {
+            screen.end(stage, text);
         }
     }
 }
 
 impl Screen {
-    fn end(&self, stage: &StageName, text: &str) {
+    /// The line of a stage, drawn from now on.
+    fn line(&mut self, stage: &StageName) -> &mut Line {
+        self.lines.entry(stage.clone()).or_insert_with(|| {
+            let bar = self.all.add(ProgressBar::new_spinner());
+            bar.set_prefix(format!("{:width$}", stage.as_str(), width = self.width));
+            Line { bar, meter: None, drawn: Instant::now() }
+        })
+    }
+
+    fn end(&mut self, stage: &StageName, text: &str) {
+        if let Some(tally) = &mut self.tally {
+            tally.n_done += 1;
+            tally.show();
+            if let Some(Line { bar, .. }) = self.lines.remove(stage) {
+                bar.finish_and_clear();
+                self.all.remove(&bar);
+            }
+            return;
+        }
         if let Some(line) = self.lines.get(stage) {
             line.bar.disable_steady_tick();
             line.bar.set_style(style(STILL));

@@ -1,6 +1,11 @@
 //! `plan` and `status` as tables: one line a stage. Owns the words for states and the closing line that counts them.
 
+use std::collections::HashSet;
+
+use sluice_spec::{Limit, Pipeline, Span};
+
 use crate::render::columns::{Align, Columns};
+use crate::render::fold::fold_cells;
 use crate::render::paint::{Ink, Paint};
 use crate::render::quantity::{ago, count, counted, seconds};
 
@@ -8,6 +13,8 @@ use crate::render::quantity::{ago, count, counted, seconds};
 #[derive(Debug, Clone)]
 pub struct PlanRow {
     pub stage: String,
+    /// The stage whose cell it is.
+    pub base: Option<String>,
     pub kind: &'static str,
     pub state: PlanWord,
     pub rows: Option<u64>,
@@ -19,7 +26,7 @@ pub struct PlanRow {
 }
 
 /// What a run would do with a stage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PlanWord {
     Hit,
     Partial,
@@ -45,7 +52,7 @@ pub fn plan(rows: &[PlanRow], paint: Paint) -> String {
     let left = Align::Left;
     let mut table =
         Columns::headed(&[("stage", left), ("kind", left), ("state", left), ("rows", Align::Right), ("why", left)]);
-    for PlanRow { stage, kind, state, rows, known, seconds: _, why } in rows {
+    for PlanRow { stage, base: _, kind, state, rows, known, seconds: _, why } in &folded(rows) {
         let (word, ink) = state.word();
         let known = known.map_or(String::new(), |known| format!("{}/", count(known)));
         let why = if why.is_empty() { "-".to_owned() } else { why.clone() };
@@ -79,10 +86,101 @@ fn verdict(rows: &[PlanRow]) -> String {
     format!("{n_stages}: {}{saved}", counts.collect::<Vec<_>>().join(", "))
 }
 
+/// The rows, with those of many cells that are in one state for one reason told together.
+fn folded(rows: &[PlanRow]) -> Vec<PlanRow> {
+    fold_cells(
+        rows,
+        |row| row.base.as_deref().map(|base| (base, row.state)),
+        |rows, stage| {
+            let sum = |of: &dyn Fn(&PlanRow) -> Option<u64>| rows.iter().map(|row| of(row)).sum::<Option<u64>>();
+            PlanRow {
+                stage,
+                rows: sum(&|row| row.rows),
+                known: sum(&|row| row.known),
+                seconds: rows.iter().map(|row| row.seconds).sum(),
+                ..rows[0].clone()
+            }
+        },
+    )
+}
+
+/// What cells have as a reason, without saying which cell of another stage each means; of several, the first.
+fn reasons<'r>(whys: impl Iterator<Item = &'r str>) -> String {
+    let mut distinct: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
+    for why in whys {
+        let why = without_cells(why);
+        if seen.insert(why.clone()) {
+            distinct.push(why);
+        }
+    }
+    match distinct.len() {
+        0 | 1 => distinct.pop().unwrap_or_default(),
+        n => format!("{} (and {})", distinct.swap_remove(0), counted(n as u64 - 1, "other reason")),
+    }
+}
+
+/// A text in which cells are named by their stage alone.
+fn without_cells(text: &str) -> String {
+    let mut rest = text;
+    let mut plain = String::with_capacity(text.len());
+    while let Some((before, after)) = rest.split_once('[') {
+        match after.split_once(']').filter(|(inside, _)| inside.contains('=')) {
+            Some((_, after)) => {
+                plain.push_str(before);
+                rest = after;
+            }
+            None => {
+                plain.push_str(before);
+                plain.push('[');
+                rest = after;
+            }
+        }
+    }
+    plain + rest
+}
+
+/// As for a plan. Results of many cells have no digest and no age in common.
+fn folded_status(rows: &[StatusRow]) -> Vec<StatusRow> {
+    fold_cells(
+        rows,
+        |row| row.base.as_deref().map(|base| (base, row.state)),
+        |rows, stage| {
+            let results: Option<Vec<&StatusResult>> = rows.iter().map(|row| row.result.as_ref()).collect();
+            let result = results.map(|results| StatusResult {
+                rows: results.iter().map(|result| result.rows).sum(),
+                seconds: results.iter().map(|result| result.seconds).sum(),
+                age_seconds: results.iter().map(|result| result.age_seconds).min().unwrap_or(0),
+                digest: "-".to_owned(),
+            });
+            StatusRow { stage, result, why: reasons(rows.iter().map(|row| row.why.as_str())), ..rows[0].clone() }
+        },
+    )
+}
+
+/// One line for each place that puts a limit on stages.
+pub fn limits(pipeline: &Pipeline) -> Vec<String> {
+    let mut lines: Vec<(Span, Vec<&str>, u32)> = Vec::new();
+    for Limit { stage, count, place } in &pipeline.limits {
+        match lines.iter_mut().find(|(known, ..)| known == place) {
+            Some((_, stages, _)) => stages.push(stage.as_str()),
+            None => lines.push((*place, vec![stage.as_str()], count.get())),
+        }
+    }
+    let line = |(place, stages, n): (Span, Vec<&str>, u32)| {
+        let stages = stages.join(", ");
+        let n = counted(u64::from(n), "prompt");
+        format!("a limit is on: {stages} takes {n} of each split ({})", pipeline.sources.place(place))
+    };
+    lines.into_iter().map(line).collect()
+}
+
 /// One stage of a status.
 #[derive(Debug, Clone)]
 pub struct StatusRow {
     pub stage: String,
+    /// The stage whose cell it is.
+    pub base: Option<String>,
     pub state: StatusWord,
     /// The result, if it is there.
     pub result: Option<StatusResult>,
@@ -100,7 +198,7 @@ pub struct StatusResult {
 }
 
 /// How a stage stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StatusWord {
     /// Its result is that of the file as it is.
     Fresh,
@@ -143,7 +241,7 @@ impl StatusWord {
 pub fn status(rows: &[StatusRow], paint: Paint) -> String {
     let (left, right) = (Align::Left, Align::Right);
     let mut table = Columns::new(&[left, left, right, right, left, left]);
-    for StatusRow { stage, state, result, why } in rows {
+    for StatusRow { stage, base: _, state, result, why } in &folded_status(rows) {
         let name = (stage.clone(), Ink::Plain);
         let word = (state.name().to_owned(), state.ink());
         match result {
@@ -175,7 +273,8 @@ mod tests {
     use super::*;
 
     fn row(stage: &str, kind: &'static str, state: PlanWord, rows: Option<u64>, why: &str) -> PlanRow {
-        PlanRow { stage: stage.to_owned(), kind, state, rows, known: None, seconds: 30.0, why: why.to_owned() }
+        let (stage, why) = (stage.to_owned(), why.to_owned());
+        PlanRow { stage, base: None, kind, state, rows, known: None, seconds: 30.0, why }
     }
 
     #[track_caller]
@@ -241,6 +340,7 @@ mod tests {
             StatusResult { rows: Some(4000), seconds: 0.21, age_seconds: 7300, digest: "3f2a81c09b1277".to_owned() };
         let one = |stage: &str, state, result, why: &str| StatusRow {
             stage: stage.to_owned(),
+            base: None,
             state,
             result,
             why: why.to_owned(),

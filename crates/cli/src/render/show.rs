@@ -54,6 +54,41 @@ pub struct ShownCheckpoint {
     pub folder: String,
 }
 
+/// A cell of a matrix, in one line.
+#[derive(Debug, Clone)]
+pub struct ShownCell {
+    pub stage: String,
+    pub rows: Option<u64>,
+    pub seconds: f64,
+    pub age_seconds: u64,
+    pub digest: String,
+    /// The run it is of, when the pipeline has changed since.
+    pub stale: Option<String>,
+}
+
+/// The cells of a stage that have a result, of `n_cells` in all.
+pub fn cells(base: &str, n_cells: usize, cells: &[ShownCell], paint: Paint) -> String {
+    let n = match cells.len() == n_cells {
+        true => counted(n_cells as u64, "cell"),
+        false => format!("{} of {}", cells.len(), counted(n_cells as u64, "cell")),
+    };
+    let (left, right) = (Align::Left, Align::Right);
+    let mut table = Columns::new(&[left, left, right, right, left, left, left]);
+    for ShownCell { stage, rows, seconds: took, age_seconds, digest, stale } in cells {
+        let stale = stale.as_ref().map(|run| format!("of run {run}; the pipeline has changed since"));
+        table.row([
+            (String::new(), Ink::Plain),
+            (stage.clone(), Ink::Name),
+            (rows.map_or("-".to_owned(), |n| counted(n, "row")), Ink::Plain),
+            (seconds(*took), Ink::Plain),
+            (digest.get(..12).unwrap_or(digest).to_owned(), Ink::Dim),
+            (ago(*age_seconds), Ink::Dim),
+            (stale.unwrap_or_default(), Ink::Active),
+        ]);
+    }
+    format!("{}  {n}\n{}", paint.ink(Ink::Bold, base), table.render(paint))
+}
+
 /// What is said of the result before its outputs.
 pub fn stage(shown: &ShownStage, paint: Paint) -> String {
     let ShownStage { stage, kind, key, seconds: took, age_seconds, run, stale, metrics, facts, notices } = shown;

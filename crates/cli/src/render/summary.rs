@@ -1,9 +1,13 @@
 //! The end of a run: what each stage came to, what the evaluation found, and what to try next.
 
+use sluice_engine::Comparison;
+
 use crate::render::columns::{Align, Columns};
+use crate::render::fold::fold_cells;
 use crate::render::paint::{Ink, Paint};
 use crate::render::quantity::{count, counted, seconds};
 use crate::render::report::{Figures, evaluation};
+use crate::render::sweep::sweep;
 
 /// A run that is over.
 #[derive(Debug, Clone)]
@@ -18,6 +22,12 @@ pub struct Summary {
     pub warnings: Vec<String>,
     /// The evaluations, by stage.
     pub evaluations: Vec<(String, Figures)>,
+    /// The cells of each matrix side by side.
+    pub comparisons: Vec<Comparison>,
+    /// Characters in a line of the terminal.
+    pub columns: usize,
+    /// What a limit keeps out, a line each.
+    pub limits: Vec<String>,
     /// Commands to try, each with what it shows.
     pub next: Vec<(String, &'static str)>,
 }
@@ -26,6 +36,8 @@ pub struct Summary {
 #[derive(Debug, Clone)]
 pub struct StageLine {
     pub stage: String,
+    /// The stage whose cell it is.
+    pub base: Option<String>,
     pub end: End,
     pub rows: Option<u64>,
     /// What it took in this run; for a hit, what it once took.
@@ -35,7 +47,7 @@ pub struct StageLine {
 }
 
 /// How a stage ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
     Hit,
     Ran,
@@ -64,19 +76,33 @@ impl End {
 
 /// The whole summary; one line when there was nothing to do.
 pub fn summary(summary: &Summary, paint: Paint) -> String {
-    let Summary { run, pipeline, profile, stages, seconds: took, warnings, evaluations, next } = summary;
+    let Summary {
+        run,
+        pipeline,
+        profile,
+        stages,
+        seconds: took,
+        warnings,
+        evaluations,
+        comparisons,
+        columns,
+        limits,
+        next,
+    } = summary;
+    let limits: String = limits.iter().map(|line| format!("{line}\n")).collect();
     let saved: f64 = stages.iter().filter(|line| line.end == End::Hit).map(|line| line.seconds).sum();
     if stages.iter().all(|line| line.end == End::Hit) {
         let saved = if saved >= 0.5 { format!(", reuse saved {}", seconds(saved)) } else { String::new() };
         let n_stages = counted(stages.len() as u64, "stage");
         let are = if stages.len() == 1 { "is" } else { "are" };
-        return format!("nothing to do: all {n_stages} of {pipeline} {are} up to date ({}{saved})\n", seconds(*took));
+        let took = seconds(*took);
+        return format!("nothing to do: all {n_stages} of {pipeline} {are} up to date ({took}{saved})\n{limits}");
     }
     let run = run.as_ref().map_or_else(String::new, |run| format!("run {run} of "));
     let profile = profile.as_ref().map_or_else(String::new, |profile| format!(", profile {profile}"));
     let mut text = format!("{}\n", paint.ink(Ink::Bold, format!("{run}{pipeline}{profile}")));
     text += &stage_table(stages, paint);
-    text += &format!("{}\n", verdict(stages, *took, saved));
+    text += &format!("{}\n{limits}", verdict(stages, *took, saved));
     for warning in warnings {
         text += &format!("{}\n", paint.ink(Ink::Active, format!("warning: {warning}")));
     }
@@ -85,6 +111,9 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
         if !table.is_empty() {
             text += &format!("\n{table}");
         }
+    }
+    for comparison in comparisons {
+        text += &format!("\n{}", sweep(comparison, *columns, paint));
     }
     if !next.is_empty() {
         text += "\nnext:\n";
@@ -100,7 +129,7 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
 fn stage_table(stages: &[StageLine], paint: Paint) -> String {
     let (left, right) = (Align::Left, Align::Right);
     let mut table = Columns::headed(&[("stage", left), ("state", left), ("rows", right), ("time", right), ("", left)]);
-    for StageLine { stage, end, rows, seconds: took, note } in stages {
+    for StageLine { stage, base: _, end, rows, seconds: took, note } in &folded(stages) {
         let (word, ink) = end.word();
         let time = if end.worked() { seconds(*took) } else { "-".to_owned() };
         table.row([
@@ -112,6 +141,26 @@ fn stage_table(stages: &[StageLine], paint: Paint) -> String {
         ]);
     }
     table.render(paint)
+}
+
+/// The lines, with those of many cells that ended alike told together.
+fn folded(stages: &[StageLine]) -> Vec<StageLine> {
+    fold_cells(
+        stages,
+        |line| line.base.as_deref().map(|base| (base, line.end)),
+        |lines, stage| {
+            let sum = |of: &dyn Fn(&StageLine) -> Option<u64>| lines.iter().map(|line| of(line)).sum::<Option<u64>>();
+            let first = &lines[0];
+            StageLine {
+                stage,
+                base: first.base.clone(),
+                end: first.end,
+                rows: sum(&|line| line.rows),
+                seconds: lines.iter().map(|line| line.seconds).sum(),
+                note: String::new(),
+            }
+        },
+    )
 }
 
 fn verdict(stages: &[StageLine], took: f64, saved: f64) -> String {
@@ -140,6 +189,7 @@ mod tests {
     fn check(stages: &[(&str, End, Option<u64>, f64, &str)], expected: Expect) {
         let line = |(stage, end, rows, seconds, note): &(&str, End, Option<u64>, f64, &str)| StageLine {
             stage: (*stage).to_owned(),
+            base: None,
             end: *end,
             rows: *rows,
             seconds: *seconds,
@@ -152,6 +202,9 @@ mod tests {
             stages: stages.iter().map(line).collect(),
             seconds: 12.3,
             warnings: vec!["policy/config.json: `x` is not known".to_owned()],
+            comparisons: Vec::new(),
+            columns: 100,
+            limits: Vec::new(),
             evaluations: vec![("report".to_owned(), Figures::from([("win_rate_sampled".to_owned(), 0.6)]))],
             next: vec![
                 ("sluice why pairs".to_owned(), "what made it run"),

@@ -3,54 +3,51 @@
 use sluice_engine::{PlanState, PlannedStage, Reason};
 
 use crate::args::Plan;
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::{Exit, Outcome};
 use crate::output::out;
 use crate::preflight::{self, Depth};
-use crate::render::plan::{PlanRow, PlanWord, plan};
-use crate::session::{Project, Session, engine_failure, store_failure};
+use crate::render::plan::{PlanRow, PlanWord, limits, plan};
+use crate::selection::Wanted;
+use crate::session::{Session, engine_failure};
 use crate::tables::n_rows;
 
 pub fn run(session: &Session, args: &Plan) -> Outcome {
-    let (project, targets) = session.project(&args.words)?;
-    let targets = project.targets(targets)?;
-    let planned = session.engine(&project).plan_rows(&targets).map_err(engine_failure)?;
+    let (project, words) = session.project(&args.words)?;
+    let wanted = Wanted::of(session, &project, words, &args.exclude)?;
+    let planned = match &wanted {
+        Wanted::Nothing => Vec::new(),
+        Wanted::Stages(targets) => session.engine(&project).plan_rows(targets).map_err(engine_failure)?,
+    };
     let n_pending = planned.iter().filter(|stage| !matches!(stage.state, PlanState::Hit { .. })).count();
     if session.global.json {
         for stage in &planned {
             out(format!("{}\n", serde_json::to_string(stage).unwrap_or_default()));
         }
     } else {
-        let rows = planned.iter().map(|stage| row(stage, session, &project)).collect::<Result<Vec<PlanRow>, _>>()?;
+        let rows: Vec<PlanRow> = planned.iter().map(row).collect();
         out(plan(&rows, session.world.out));
+        out(limits(project.plan.pipeline()).iter().map(|line| format!("{line}\n")).collect::<String>());
     }
     // A stage that waits has not looked at its models: they are to be right before the first stage runs.
-    preflight::check(&project, &targets, Depth::Headers)?;
+    if let Wanted::Stages(targets) = &wanted {
+        preflight::check(&project, targets, Depth::Headers)?;
+    }
     Ok(if args.exit_code && n_pending > 0 { Exit::Pending } else { Exit::Ok })
 }
 
-fn row(stage: &PlannedStage, session: &Session, project: &Project) -> Result<PlanRow, Failure> {
-    let PlannedStage { name, kind, state } = stage;
+fn row(stage: &PlannedStage) -> PlanRow {
+    let PlannedStage { name, kind, cell, state } = stage;
     let (word, record) = match state {
         PlanState::Hit { record, .. } => (PlanWord::Hit, Some(record)),
-        PlanState::Run { .. } => (PlanWord::Run, None),
-        PlanState::Partial { .. } => (PlanWord::Partial, None),
         // What never had a result runs in any case; what had one may turn out to need no run.
-        PlanState::Pending { .. } if session.last_result(&project.name, name).map_err(store_failure)?.is_none() => {
-            return Ok(PlanRow {
-                stage: name.to_string(),
-                kind,
-                state: PlanWord::Run,
-                rows: None,
-                known: None,
-                seconds: 0.0,
-                why: Reason::NeverRan.to_string(),
-            });
-        }
+        PlanState::Run { .. } | PlanState::Pending { never_ran: true, .. } => (PlanWord::Run, None),
+        PlanState::Partial { .. } => (PlanWord::Partial, None),
         PlanState::Pending { .. } => (PlanWord::Pending, None),
         PlanState::Fail { .. } => (PlanWord::Fail, None),
     };
-    Ok(PlanRow {
+    PlanRow {
         stage: name.to_string(),
+        base: cell.as_ref().map(|cell| cell.stage.to_string()),
         kind,
         state: word,
         rows: match state {
@@ -62,6 +59,9 @@ fn row(stage: &PlannedStage, session: &Session, project: &Project) -> Result<Pla
             _ => None,
         },
         seconds: record.map_or(0.0, |record| record.seconds),
-        why: state.to_string(),
-    })
+        why: match state {
+            PlanState::Pending { never_ran: true, .. } => Reason::NeverRan.to_string(),
+            _ => state.to_string(),
+        },
+    }
 }

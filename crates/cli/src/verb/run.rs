@@ -1,9 +1,11 @@
 //! `run`: brings a pipeline up to date, shown while it happens and summed up at the end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
 
-use sluice_engine::{Called, RunOptions, RunReport, StageReport};
+use sluice_engine::{Called, Recomputed, RunOptions, RunReport, StageReport};
+use sluice_spec::StageName;
 use sluice_spec::stage::Kind;
 use sluice_store::{NoticeLevel, Outcome as Ended};
 
@@ -12,12 +14,15 @@ use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt;
 use crate::output::{err, out};
+use crate::pipeline_file::is_file_name;
 use crate::preflight::{self, Depth};
 use crate::progress::{Watch, watcher};
 use crate::render::failure;
+use crate::render::plan::limits;
 use crate::render::quantity::{count, counted};
 use crate::render::summary::{End, StageLine, Summary, summary};
-use crate::session::{Project, Session, engine_failure};
+use crate::selection::{Wanted, select};
+use crate::session::{Project, Session, engine_failure, quoted};
 use crate::tables::n_rows;
 use crate::wire::exit_of;
 
@@ -25,8 +30,30 @@ const STOPPING: &str =
     "stopping; what is finished is kept, and a run will go on from there. Ctrl-C again to end at once";
 
 pub fn run(session: &Session, args: &Run) -> Outcome {
-    let (project, targets) = session.project(&args.words)?;
-    let targets = project.targets(targets)?;
+    let Run { words, exclude, force } = args;
+    // `--force` takes the words behind it; one that is a file is the pipeline file all the same.
+    let forced_words = force.as_deref().unwrap_or(&[]);
+    let (words, forced_words) = match forced_words.split_first() {
+        Some((file, rest)) if words.is_empty() && is_file_name(file) => (std::slice::from_ref(file), rest),
+        _ => (words.as_slice(), forced_words),
+    };
+    let (project, words) = session.project(words)?;
+    let Wanted::Stages(mut targets) = Wanted::of(session, &project, words, exclude)? else {
+        if !session.global.quiet && !session.global.json {
+            out("nothing to do: no stage is selected\n");
+        }
+        return Ok(Exit::Ok);
+    };
+    let forced: HashSet<StageName> = match force {
+        None => HashSet::new(),
+        Some(_) => {
+            let words = if forced_words.is_empty() { words } else { forced_words };
+            select(session, &project, words, exclude)?.into_iter().map(|stage| stage.name.clone()).collect()
+        }
+    };
+    if !targets.is_empty() {
+        targets.extend(forced.iter().map(ToString::to_string));
+    }
     preflight::check(&project, &targets, Depth::Weights)?;
     device::found(project.wire.device, &session.world)?;
     tell_device(session, &project);
@@ -35,11 +62,11 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     let cancel = interrupt::flag(move || announcer.interrupted(STOPPING));
     let cpu_slots = thread::available_parallelism().map_or(1, usize::from);
     let called = Called { program: Some(env!("CARGO_PKG_VERSION").to_owned()), set: session.global.set.clone() };
-    let options = RunOptions { targets, cpu_slots, called };
+    let options = RunOptions { targets, forced, cpu_slots, called };
     let report =
         session.engine(&project).run(&options, &cancel, &|event| watch.event(&event)).map_err(engine_failure)?;
     if !session.global.json && !session.global.quiet {
-        out(summary(&summed_up(session, &project, &options.targets, &report), session.world.out));
+        out(summary(&summed_up(session, &project, words, &report), session.world.out));
     }
     let exit = exit(&report);
     if !session.global.json {
@@ -87,9 +114,14 @@ struct StageError {
     cause: Arc<sluice_engine::StageFailure>,
 }
 
-fn summed_up(session: &Session, project: &Project, targets: &[String], report: &RunReport) -> Summary {
+fn summed_up(session: &Session, project: &Project, words: &[String], report: &RunReport) -> Summary {
     let pipeline = project.plan.pipeline();
-    let evaluations = report.stages.iter().filter(|stage| stage.kind == "evaluate");
+    // What is compared is not told one by one.
+    let is_compared = |stage: &StageReport| {
+        let cell = stage.cell.as_ref();
+        cell.is_some_and(|cell| report.comparisons.iter().any(|comparison| comparison.stage == cell.stage))
+    };
+    let evaluations = report.stages.iter().filter(|stage| stage.kind == "evaluate" && !is_compared(stage));
     let evaluations =
         evaluations.filter_map(|stage| Some((stage.name.to_string(), stage.record.as_ref()?.metrics.clone())));
     Summary {
@@ -100,7 +132,10 @@ fn summed_up(session: &Session, project: &Project, targets: &[String], report: &
         seconds: report.seconds,
         warnings: warnings(report),
         evaluations: evaluations.collect(),
-        next: next(session, project, targets, report),
+        comparisons: report.comparisons.clone(),
+        columns: session.world.columns,
+        limits: limits(pipeline),
+        next: next(session, project, words, report),
     }
 }
 
@@ -127,7 +162,8 @@ fn line(stage: &StageReport) -> StageLine {
     let record = stage.record.as_ref();
     let seconds = if end == End::Hit { record.map_or(0.0, |record| record.seconds) } else { stage.seconds };
     let rows = record.and_then(|record| n_rows(record));
-    StageLine { stage: stage.name.to_string(), end, rows, seconds, note: note(stage, end) }
+    let base = stage.cell.as_ref().map(|cell| cell.stage.to_string());
+    StageLine { stage: stage.name.to_string(), base, end, rows, seconds, note: note(stage, end) }
 }
 
 /// What one would ask next about a stage, if its numbers have it.
@@ -145,14 +181,21 @@ fn note(stage: &StageReport, end: End) -> String {
         }
         return parts.join(", ");
     };
-    if record.n_rows_reused > 0 && end == End::Partial {
+    match &stage.recomputed {
+        Some(Recomputed::Same) => parts.push("computed again: the same result".to_owned()),
+        Some(Recomputed::Differs { evidence }) => {
+            parts.push(format!("computed again: differs, the other is kept as evidence at {}", evidence.display()));
+        }
+        None => {}
+    }
+    if stage.rows_reused > 0 && end == End::Partial {
         // An evaluation has a row for every two answers.
         let what = match stage.kind {
             "evaluate" => "answer",
             "train" => "reference row",
             _ => "row",
         };
-        parts.push(format!("{} reused", counted(record.n_rows_reused, what)));
+        parts.push(format!("{} reused", counted(stage.rows_reused, what)));
     }
     let is_train = stage.kind == "train";
     let metric = |name: &str| record.metrics.get(name).copied();
@@ -173,9 +216,9 @@ fn note(stage: &StageReport, end: End) -> String {
 }
 
 /// Three things to try, of those that this pipeline has.
-fn next(session: &Session, project: &Project, targets: &[String], report: &RunReport) -> Vec<(String, &'static str)> {
+fn next(session: &Session, project: &Project, words: &[String], report: &RunReport) -> Vec<(String, &'static str)> {
     if report.outcome == Ended::Interrupted {
-        let words = std::iter::once("run").chain(targets.iter().map(String::as_str));
+        let words = std::iter::once("run".to_owned()).chain(words.iter().map(|word| quoted(word)));
         return vec![(session.command(&words.collect::<Vec<_>>().join(" "), None), "go on from here")];
     }
     if report.outcome == Ended::Failed {
@@ -186,15 +229,20 @@ fn next(session: &Session, project: &Project, targets: &[String], report: &RunRe
     let table = stages().find(|stage| !matches!(stage.kind, Kind::Train(_)));
     let command = |rest: String| session.command(&rest, None);
     let mut next = Vec::new();
+    if let Some(comparison) = report.comparisons.iter().find(|comparison| comparison.kind == "evaluate") {
+        let query = format!("select * from {}.metrics", comparison.stage);
+        next.push((command(format!("sql '{query}'")), "every figure of every cell"));
+    }
     if let Some(pair) = pair {
-        let query = format!("select margin, prompt, chosen, rejected from {} order by margin desc limit 5", pair.name);
+        let query =
+            format!("select margin, prompt, chosen, rejected from {} order by margin desc limit 5", pair.base());
         next.push((command(format!("sql '{query}'")), "the clearest pairs"));
     } else if let Some(table) = table {
-        next.push((command(format!("sql 'select * from {} limit 5'", table.name)), "the first rows"));
+        next.push((command(format!("sql 'select * from {} limit 5'", table.base())), "the first rows"));
     }
     let ran = report.stages.iter().find(|stage| matches!(stage.state, Ended::Ran | Ended::Partial));
     if let Some(name) = pair.map(|pair| &pair.name).or(ran.map(|stage| &stage.name)) {
-        next.push((command(format!("why {name}")), "what made it run"));
+        next.push((command(format!("why {}", quoted(name.as_str()))), "what made it run"));
     }
     next.push((command("plan".to_owned()), "what a changed line would run"));
     next

@@ -1,11 +1,14 @@
 //! `show STAGE[@RUN]`: what it made. Tables with their columns and first rows, checkpoints with their configuration.
 
+mod cells;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::Dtype;
+use sluice_spec::{Pinned, split_product};
 use sluice_sql::{NamedTable, TableData};
 use sluice_store::{Artifact, CheckpointArtifact, Record, RunId, TableArtifact};
 
@@ -15,7 +18,8 @@ use crate::history::{Earlier, RunWord, split};
 use crate::output::out;
 use crate::render::rows::rows;
 use crate::render::show::{ShownCheckpoint, ShownStage, ShownTable, checkpoint, stage, table};
-use crate::session::{Found, Project, Session, store_failure};
+use crate::selection::select;
+use crate::session::{Found, Project, Session, quoted, store_failure};
 use crate::tables::{NamedOutput, named};
 use crate::world::{now_unix_ms, tidy};
 
@@ -25,20 +29,44 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
         return Err(Failure::usage("one stage is to be named")
             .help("as in `show pairs`, `show pairs.dropped` or `show pairs@r17`"));
     };
-    let Shown { name, record, run, stale } = result(session, &project, word)?;
-    let (word, _) = split(word)?;
-    let outputs = named(&name, &record);
+    let (name, run) = split(word)?;
+    let (name, product) = split_product(name);
+    if let Some(run @ (RunWord::Number(_) | RunWord::Last | RunWord::Tag(_))) = &run {
+        // The run may be of a pipeline that had other stages.
+        let name = Pinned::parse(name).map_or_else(|_| name.to_owned(), |pinned| pinned.to_string());
+        let Earlier { run, record, .. } = session.earlier(run, &project.name, &name, None)?.whole(&name)?;
+        show(session, &Shown { name, record, run: Some(run), stale: None }, product, args.rows)?;
+        return Ok(Exit::Ok);
+    }
+    let stages = select(session, &project, &[name.to_owned()], &[])?;
+    let results = session.results(&project)?;
+    match stages.as_slice() {
+        [first, _, ..] if !session.global.json && stages.iter().all(|stage| stage.base() == first.base()) => {
+            cells::show(session, &project, &results, &stages, product, args.rows)?;
+        }
+        stages => {
+            for stage in stages {
+                let shown = result(session, &project, &results, stage.name.as_str(), run.as_ref())?;
+                show(session, &shown, product, args.rows)?;
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn show(session: &Session, shown: &Shown, product: Option<&str>, n_rows: u64) -> Result<(), Failure> {
+    let Shown { name, record, run, stale } = shown;
+    let outputs = named(name, record);
     let known: Vec<String> = outputs.iter().map(|output| output.name.clone()).collect();
     // The stage alone means all it made; a dotted name means one output.
     let wanted: Vec<NamedOutput<'_>> =
-        outputs.into_iter().filter(|output| word == name || output.name == *word).collect();
-    if wanted.is_empty() {
-        return Err(
-            Failure::usage(format!("stage `{name}` made no `{word}`")).help(format!("it made {}", known.join(", ")))
-        );
+        outputs.into_iter().filter(|output| product.is_none_or(|product| output.output.name == product)).collect();
+    if let (Some(product), true) = (product, wanted.is_empty()) {
+        let failure = Failure::usage(format!("stage `{name}` made no `{name}.{product}`"));
+        return Err(failure.help(format!("it made {}", known.join(", "))));
     }
     let shown = ShownStage {
-        stage: name,
+        stage: name.clone(),
         kind: record.kind.clone(),
         key: record.key.to_string(),
         seconds: record.seconds,
@@ -57,7 +85,7 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
     for output in wanted {
         match &output.output.artifact {
             Artifact::Table(artifact) => {
-                let shown = shown_table(session, &output, artifact, args.rows)?;
+                let shown = shown_table(session, &output, artifact, n_rows)?;
                 objects.push(table_object(&shown));
                 if !session.global.json {
                     out(table(&shown, paint));
@@ -82,7 +110,7 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
         });
         out(format!("{object}\n"));
     }
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// What is to be shown.
@@ -95,27 +123,25 @@ struct Shown {
     stale: Option<RunId>,
 }
 
-/// The result that a word like `pairs`, `pairs.dropped` or `pairs@r17` means.
-fn result(session: &Session, project: &Project, word: &str) -> Result<Shown, Failure> {
-    let (word, run) = split(word)?;
-    let word = word.split('.').next().unwrap_or(word);
-    if let Some(run @ (RunWord::Number(_) | RunWord::Last | RunWord::Tag(_))) = &run {
-        let Earlier { run, record, .. } = session.earlier(run, &project.name, word, None)?.whole(word)?;
-        return Ok(Shown { name: word.to_owned(), record, run: Some(run), stale: None });
-    }
-    let name = project.stage(word)?;
-    let results = session.results(project)?;
-    let found = results.into_iter().find(|found| found.stage == name);
-    if run == Some(RunWord::Prev) {
+/// The result of a stage as it is, or the one before.
+fn result(
+    session: &Session,
+    project: &Project,
+    results: &[Found],
+    name: &str,
+    run: Option<&RunWord>,
+) -> Result<Shown, Failure> {
+    let found = results.iter().find(|found| found.stage.as_str() == name);
+    if run == Some(&RunWord::Prev) {
         let present = found.map(|found| found.record.key);
-        let Earlier { run, record, .. } = session.earlier(&RunWord::Prev, &project.name, word, present)?;
-        return Ok(Shown { name: word.to_owned(), record, run: Some(run), stale: None });
+        let Earlier { run, record, .. } = session.earlier(&RunWord::Prev, &project.name, name, present)?;
+        return Ok(Shown { name: name.to_owned(), record, run: Some(run), stale: None });
     }
     let Some(Found { stage: _, record, stale }) = found else {
-        let run = session.command(&format!("run {} {name}", project.name), None);
+        let run = session.command(&format!("run {} {}", project.name, quoted(name)), None);
         return Err(Failure::usage(format!("stage `{name}` has no result yet")).help(format!("`{run}` makes it")));
     };
-    Ok(Shown { name: name.to_string(), record, run: None, stale })
+    Ok(Shown { name: name.to_owned(), record: record.clone(), run: None, stale: *stale })
 }
 
 fn shown_table(

@@ -1,22 +1,35 @@
 //! `status`: which results are there, one line a stage.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 use sluice_engine::{PlanState, PlannedStage, Reason};
-use sluice_store::{Outcome as Ended, RunManifest};
+use sluice_spec::StageName;
+use sluice_store::Outcome as Ended;
 
-use crate::args::Only;
+use crate::args::Status;
 use crate::exit::{Exit, Outcome};
 use crate::output::out;
 use crate::render::plan::{StatusResult, StatusRow, StatusWord, status};
+use crate::selection::select;
 use crate::session::{Session, engine_failure, store_failure};
 use crate::tables::n_rows;
 use crate::world::now_unix_ms;
 
-pub fn run(session: &Session, args: &Only) -> Outcome {
-    let (project, _) = session.project(&args.words)?;
-    let planned = session.engine(&project).plan_states(&[]).map_err(engine_failure)?;
+pub fn run(session: &Session, args: &Status) -> Outcome {
+    let (project, words) = session.project(&args.words)?;
+    let selected = select(session, &project, words, &args.exclude)?;
+    let selected: HashSet<&StageName> = selected.iter().map(|stage| &stage.name).collect();
+    let mut planned = session.engine(&project).plan_states(&[]).map_err(engine_failure)?;
+    planned.retain(|stage| selected.contains(&stage.name));
     let last = session.last_run(&project.name).map_err(store_failure)?;
-    let rows: Vec<StatusRow> = planned.iter().map(|stage| row(stage, last.as_ref())).collect();
+    let failed: HashSet<&str> = last
+        .iter()
+        .flat_map(|run| &run.stages)
+        .filter(|entry| entry.outcome == Ended::Failed)
+        .map(|entry| entry.name.as_str())
+        .collect();
+    let rows: Vec<StatusRow> = planned.iter().map(|stage| row(stage, &failed)).collect();
     if session.global.json {
         rows.iter().for_each(|row| out(format!("{}\n", object(row))));
     } else {
@@ -25,17 +38,16 @@ pub fn run(session: &Session, args: &Only) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn row(stage: &PlannedStage, last: Option<&RunManifest>) -> StatusRow {
-    let failed = last.is_some_and(|run| {
-        run.stages.iter().any(|entry| entry.name == stage.name.as_str() && entry.outcome == Ended::Failed)
-    });
+/// `failed` are the stages that failed in the last run.
+fn row(stage: &PlannedStage, failed: &HashSet<&str>) -> StatusRow {
+    let failed = failed.contains(stage.name.as_str());
     let state = match &stage.state {
         PlanState::Hit { .. } => StatusWord::Fresh,
         PlanState::Fail { .. } => StatusWord::Failed,
         _ if failed => StatusWord::Failed,
         PlanState::Run { reason, .. } | PlanState::Partial { reason, .. } => match reason {
             Reason::NeverRan => StatusWord::Missing,
-            Reason::Changed(_) => StatusWord::Stale,
+            Reason::Changed(_) | Reason::Forced => StatusWord::Stale,
             Reason::OutputGone { .. } | Reason::OutputDamaged { .. } | Reason::RecordDamaged => StatusWord::Damaged,
         },
         PlanState::Pending { changes, .. } if changes.is_empty() => StatusWord::Waits,
@@ -50,11 +62,12 @@ fn row(stage: &PlannedStage, last: Option<&RunManifest>) -> StatusRow {
         }),
         _ => None,
     };
-    StatusRow { stage: stage.name.to_string(), state, result, why: stage.state.to_string() }
+    let base = stage.cell.as_ref().map(|cell| cell.stage.to_string());
+    StatusRow { stage: stage.name.to_string(), base, state, result, why: stage.state.to_string() }
 }
 
 fn object(row: &StatusRow) -> serde_json::Value {
-    let StatusRow { stage, state, result, why } = row;
+    let StatusRow { stage, base: _, state, result, why } = row;
     let result = result.as_ref();
     json!({
         "name": stage,

@@ -3,22 +3,29 @@
 use sluice_engine::{PlanState, Why};
 use sluice_spec::{Source, StageName};
 
-use crate::args::OfStage;
+use crate::args;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::history::RunWord;
 use crate::output::out;
 use crate::render::why::{Case, Explained, why};
-use crate::session::{Project, Session, engine_failure};
+use crate::selection::select;
+use crate::session::{Project, Session, engine_failure, quoted};
 
-pub fn run(session: &Session, args: &OfStage) -> Outcome {
-    let (project, rest) = session.project(&args.words)?;
-    let [word] = rest else {
-        return Err(Failure::usage("one stage is to be named").help("as in `why pairs`"));
-    };
-    let stage = project.stage(word)?;
-    let engine = session.engine(&project);
+pub fn run(session: &Session, args: &args::Why) -> Outcome {
+    let (project, words) = session.project(&args.words)?;
+    if words.is_empty() {
+        return Err(Failure::usage("a stage is to be named").help("as in `why pairs`"));
+    }
     let vs = args.vs.as_deref().map(|word| word.parse().map_err(Failure::usage)).transpose()?;
-    let answer = match &vs {
+    for stage in select(session, &project, words, &[])? {
+        explain(session, &project, &stage.name, vs.as_ref())?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn explain(session: &Session, project: &Project, stage: &StageName, vs: Option<&RunWord>) -> Result<(), Failure> {
+    let engine = session.engine(project);
+    let answer = match vs {
         // The present is held against what was before it in any case.
         None | Some(RunWord::Prev) => engine.why(stage.as_str()),
         Some(word) => {
@@ -29,9 +36,9 @@ pub fn run(session: &Session, args: &OfStage) -> Outcome {
     let answer = answer.map_err(engine_failure)?;
     if session.global.json {
         out(format!("{}\n", serde_json::to_string(&answer).unwrap_or_default()));
-        return Ok(Exit::Ok);
+        return Ok(());
     }
-    let follow = follow(session, &project, &stage, &answer);
+    let follow = follow(session, project, stage, &answer);
     let Why { stage, against, changes } = answer;
     let case = match &stage.state {
         PlanState::Hit { .. } => Case::Hit,
@@ -50,7 +57,7 @@ pub fn run(session: &Session, args: &OfStage) -> Outcome {
         follow,
     };
     out(why(&explained, session.world.out));
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// The commands that explain inputs which changed or are waited for.
@@ -62,7 +69,7 @@ fn follow(session: &Session, project: &Project, stage: &StageName, answer: &Why)
         let changed = answer.changes.iter().any(|change| change.path == format!("input.{}", input.role));
         let awaited =
             matches!(&answer.stage.state, PlanState::Pending { upstream, .. } if upstream.contains(&read.stage));
-        let command = session.command(&format!("why {}", read.stage), project.named.as_deref());
+        let command = session.command(&format!("why {}", quoted(read.stage.as_str())), project.named.as_deref());
         if (changed || awaited) && !commands.contains(&command) {
             commands.push(command);
         }

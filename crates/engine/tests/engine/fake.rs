@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use sluice_engine::{
-    Engine, Event, Given, Job, JobInput, Numerics, PlanState, Produced, Progress, RowCount, RunOptions, StageFailure,
-    StageRunner,
+    Engine, Event, Given, Job, JobInput, Numerics, PlanState, Produced, Progress, Recomputed, RowCount, RunOptions,
+    StageFailure, StageRunner,
 };
 use sluice_spec::{Location, Options, Product, Stage};
 use sluice_store::{Artifact, ContentHash, ModelDigest, Outcome, Output, Record, Store};
@@ -158,7 +158,7 @@ impl StageRunner for FakeRunner {
         let outputs: Result<_, _> =
             job.stage.kind.products().iter().map(|product| write(job, *product, &text)).collect();
         let metrics = BTreeMap::from([("length".to_owned(), text.len() as f64)]);
-        let n_rows_reused = self.knowing.get(name).map_or(0, |count| count.rows_known);
+        let n_rows_reused = self.knowing.get(name).filter(|_| !job.fresh).map_or(0, |count| count.rows_known);
         Ok(Produced { outputs: outputs?, metrics, n_rows_reused, ..Produced::default() })
     }
 }
@@ -249,7 +249,16 @@ impl Workshop {
         self.try_run(text, runner, targets).expect("a run")
     }
 
+    /// Run a pipeline, these stages in any case.
+    pub fn run_forced(&self, text: &str, runner: &FakeRunner, forced: &[&str]) -> String {
+        self.run_as(text, runner, &[], forced).expect("a run")
+    }
+
     pub fn try_run(&self, text: &str, runner: &FakeRunner, targets: &[&str]) -> Result<String, String> {
+        self.run_as(text, runner, targets, &[])
+    }
+
+    fn run_as(&self, text: &str, runner: &FakeRunner, targets: &[&str], forced: &[&str]) -> Result<String, String> {
         let diverged = Mutex::new(String::new());
         let watch = |event: Event| {
             if let Event::Diverged { stage, .. } = event {
@@ -258,12 +267,21 @@ impl Workshop {
         };
         self.with_engine(text, runner, |engine| {
             let targets = targets.iter().map(|name| (*name).to_owned()).collect();
-            let options = RunOptions { targets, ..RunOptions::default() };
+            let stages = engine.plan.stages().map(|stage| &stage.name);
+            let forced = stages.filter(|name| forced.contains(&name.as_str())).cloned().collect();
+            let options = RunOptions { targets, forced, ..RunOptions::default() };
             let report = engine.run(&options, &AtomicBool::new(false), &watch).map_err(|error| error.to_string())?;
             let mut told = String::new();
             for stage in &report.stages {
                 let text = stage.reason.as_ref().or(stage.error.as_ref()).map(|text| format!(": {text}"));
                 let text = if stage.state == Outcome::Hit { None } else { text };
+                let again = match &stage.recomputed {
+                    None => "",
+                    Some(Recomputed::Same) => " (the same)",
+                    Some(Recomputed::Differs { evidence }) if evidence.is_file() => " (differs)",
+                    Some(Recomputed::Differs { .. }) => " (differs, but there is no evidence)",
+                };
+                let text = Some(text.unwrap_or_default() + again);
                 told.push_str(&format!("{} {}{}\n", stage.name, word(stage.state), text.unwrap_or_default()));
             }
             told.push_str(&diverged.lock().expect("no panic"));

@@ -398,7 +398,7 @@ fn every_leaf_of_the_engine_is_in_the_key() {
     expect![[r#"
         engine.key_schema 0 -> 1
         engine.kind ingest-0 -> ingest
-        engine.stage_version 0 -> 1
+        engine.stage_version 1 -> 2
         engine.key_schema 0 -> 1
         engine.kind sample-0 -> sample
         engine.numerics cpu-f32-0 -> cpu-f32
@@ -546,7 +546,7 @@ fn the_key_of_each_kind_never_changes() {
         writeln!(told, "{kind} {}", shop.record(&text, "stage").key).expect("text");
     }
     expect![[r#"
-        ingest 51e2297c4cb7e4c50406cf961ae65e2e9e2e046dff7cdf5786428ff2b71b3f55
+        ingest 30abafaa26716507d067393b316316d529b347fc237a33c260ec897d6bd74f76
         sample c36ef67bb474bc7670b20c58736b1bc30b31ea252bc75de63803255edd7b08cc
         score 79ab89150f6ab4dc70dd58cf4d507f0fb2821fab2507635af61b9d507009c5f4
         pair 295abeb5d26b2edc23977850e8796512bec576794c9f050fcae90c4e5879bd11

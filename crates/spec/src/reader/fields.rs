@@ -119,6 +119,11 @@ impl<'r, 'a> Fields<'r, 'a> {
         }
     }
 
+    /// Notes a key that is read elsewhere.
+    pub(crate) fn known(&mut self, key: &'static str) {
+        self.asked.push(key);
+    }
+
     /// The keys that were asked for, for a map whose other keys are read elsewhere; in place of [`Fields::finish`].
     pub(crate) fn asked(self) -> Vec<&'static str> {
         self.asked

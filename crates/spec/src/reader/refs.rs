@@ -1,10 +1,11 @@
 //! Fields that name stages and models.
 //! Owns the check that a name exists and makes what is expected; refuses to know the order of stages.
 
+use crate::cell::{Pinned, split_product};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::index::StageEntry;
-use crate::names::{ModelName, Product, TableKind};
-use crate::reader::{Fields, Read, Reader};
+use crate::names::{ModelName, Product, StageName, TableKind};
+use crate::reader::{Fields, Read, Reader, StageRead};
 use crate::span::Located;
 use crate::stage::train::Start;
 use crate::stage::{ModelRef, StageProduct, TableRef};
@@ -63,10 +64,9 @@ impl Reader<'_> {
             Value::Str(_) => String::read(node, self)?,
             _ => return self.wrong_type(node, "the name of a stage, a text"),
         };
-        let (name, product) = match text.split_once('.') {
-            Some((name, product)) => (name, Some(product)),
-            None => (text.as_str(), None),
-        };
+        let (name, product) = split_product(&text);
+        let pinned = self.pinned(node, name)?;
+        let name = pinned.base.as_str();
         let Some(stage) = self.index.stage(name) else {
             return self.unknown_stage(node, name, expected);
         };
@@ -89,7 +89,9 @@ impl Reader<'_> {
         };
         match found {
             Product::Table(kind) if accepts(expected, kind) => {
-                Some(TableRef(StageProduct { stage: stage.name.clone(), product: found }))
+                let name = if found.comes_first() { pinned.to_string() } else { format!("{pinned}.{}", found.name()) };
+                let stage = self.reads(node, pinned);
+                Some(TableRef { made: StageProduct { stage, product: found }, name })
             }
             _ => self.wrong_product(node, &text, stage, found, Product::Table(expected)),
         }
@@ -103,19 +105,43 @@ impl Reader<'_> {
         if self.index.model(text).is_some() {
             return Some(ModelRef::Model(ModelName::new(text)));
         }
-        let (name, product) = text.split_once('.').unwrap_or((text, "checkpoint"));
-        let Some(stage) = self.index.stage(name) else {
-            return self.unknown_model(node, text);
+        let (name, product) = split_product(text);
+        let product = product.unwrap_or("checkpoint");
+        let pinned = self.pinned(node, name)?;
+        let Some(stage) = self.index.stage(&pinned.base) else {
+            return self.unknown_model(node, text, &pinned.base);
         };
         let products = stage.kind?.products();
         match products.iter().find(|made| **made == Product::Checkpoint) {
-            Some(_) if product == "checkpoint" => Some(ModelRef::Stage(stage.name.clone())),
+            Some(_) if product == "checkpoint" => Some(ModelRef::Stage(self.reads(node, pinned))),
             _ => {
                 let found = products.iter().copied().find(|made| made.name() == product);
                 let found = found.or(products.first().copied())?;
                 self.wrong_product(node, text, stage, found, Product::Checkpoint)
             }
         }
+    }
+
+    /// A name, taken apart.
+    fn pinned(&mut self, node: &Node, name: &str) -> Option<Pinned> {
+        let error = match Pinned::parse(name) {
+            Ok(pinned) => return Some(pinned),
+            Err(error) => error,
+        };
+        let fault = Diagnostic::new(Code::BadName, node.span, format!("{}: {error}", self.whereabouts()));
+        self.report(fault.help("a cell of a matrix is named as in `tuned[lr=1e-3,beta=10]`"));
+        None
+    }
+
+    /// Notes that a stage is read, and gives the stage that is meant in this cell.
+    fn reads(&mut self, node: &Node, pinned: Pinned) -> StageName {
+        let cell = self.cells.and_then(|cells| cells.get(&pinned)).cloned();
+        let stage = cell.unwrap_or_else(|| StageName::new(&pinned.base));
+        if self.reads.iter().all(|read| read.pinned != pinned) {
+            let whereabouts = self.whereabouts();
+            self.reads.push(StageRead { pinned, place: node.span, whereabouts });
+        }
+        stage
     }
 
     fn unknown_stage(&mut self, node: &Node, name: &str, expected: TableKind) -> Option<TableRef> {
@@ -132,11 +158,11 @@ impl Reader<'_> {
         None
     }
 
-    fn unknown_model(&mut self, node: &Node, text: &str) -> Option<ModelRef> {
+    fn unknown_model(&mut self, node: &Node, text: &str, name: &str) -> Option<ModelRef> {
         let message = format!("{} names `{text}`, which is neither a model nor a stage", self.whereabouts());
         let mut fault = Diagnostic::new(Code::UnknownName, node.span, message);
         let known = self.index.models().map(|model| model.name.as_str());
-        fault.help = match nearest(text, known.chain(self.index.stages().map(|stage| stage.name.as_str()))) {
+        fault.help = match nearest(name, known.chain(self.index.stages().map(|stage| stage.name.as_str()))) {
             Some(near) => Some(format!("did you mean `{near}`?")),
             None if text.contains('/') => {
                 Some("give the folder a name under `models`, and write that name here".to_owned())

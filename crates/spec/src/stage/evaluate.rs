@@ -8,12 +8,20 @@ use crate::number::{Count, Level, PositiveFraction, Samples, Seed, Temperature};
 use crate::reader::{Fields, Read, Reader};
 use crate::span::Located;
 use crate::stage::sample::{Selection, SplitName};
-use crate::stage::{Input, ModelRef, TableRef};
+use crate::stage::{Better, Input, ModelRef, TableRef};
 use crate::tree::Node;
 
 /// Raised when equal inputs and parameters would give other comparisons or metrics.
 pub const VERSION: u32 = 1;
 pub const PRODUCTS: &[Product] = &[Product::Table(TableKind::Comparisons), Product::Table(TableKind::Metrics)];
+
+/// Which way a figure of the candidate is better: `exact_accuracy_sampled_after`, `win_rate_greedy`. Those of the
+/// baseline, the ends of intervals and lengths are neither good nor bad.
+pub(crate) fn better(metric: &str) -> Option<Better> {
+    const HIGHER: [&str; 5] = ["exact_accuracy", "win_rate", "mean_score", "format_adherence", "finished_share"];
+    let is_of_candidate = !["_before", "_low", "_high"].iter().any(|end| metric.ends_with(end));
+    (is_of_candidate && HIGHER.iter().any(|name| metric.starts_with(name))).then_some(Better::Higher)
+}
 
 /// Who is compared with whom, on which prompts, and how it is counted.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,7 +12,9 @@ use crate::stage::{Expects, Input, Source};
 use crate::tree::{Node, Value};
 
 /// Raised when equal files and parameters would give another table.
-pub const VERSION: u32 = 1;
+///
+/// 2: a limit counts the prompts of each split, in the order of their ids; it counted rows in the order of the files.
+pub const VERSION: u32 = 2;
 pub const PRODUCTS: &[Product] = &[Product::Table(TableKind::Prompts)];
 /// The columns every `prompts` table has; crate `table` owns what they mean.
 pub const COLUMNS: [&str; 9] =
@@ -34,7 +36,8 @@ pub struct Ingest {
     pub filter: Located<Option<String>>,
     /// Keep only the first row of each prompt text.
     pub dedup: Located<bool>,
-    /// Take at most this many rows, after `where` and `dedup`.
+    /// Of each split, take only so many prompts: those whose ids come first, so that a smaller limit takes some of what a
+    /// larger one takes. `limits` and `--limit` set it from outside of the stage.
     pub limit: Located<Option<Count>>,
     pub split: Split,
 }

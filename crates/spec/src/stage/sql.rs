@@ -27,7 +27,7 @@ impl Sql {
     }
 
     pub fn inputs(&self) -> Vec<Input> {
-        self.from.iter().map(|table| TableRef::input(&table.table_name(), TableKind::Any, table)).collect()
+        self.from.iter().map(|table| TableRef::input(&table.name, TableKind::Any, table)).collect()
     }
 }
 

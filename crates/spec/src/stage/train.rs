@@ -9,7 +9,7 @@ use crate::names::{Product, TableKind};
 use crate::number::{Count, Fraction, NonNegative, Positive, ProperFraction, Seed};
 use crate::reader::{Fields, Read, Reader};
 use crate::span::Located;
-use crate::stage::{Expects, Input, ModelRef, Source, TableRef};
+use crate::stage::{Better, Expects, Input, ModelRef, Source, TableRef};
 use crate::tree::{Node, Value};
 
 pub use objective::Objective;
@@ -17,6 +17,12 @@ pub use objective::Objective;
 /// Raised when equal inputs and parameters would give another checkpoint.
 pub const VERSION: u32 = 1;
 pub const PRODUCTS: &[Product] = &[Product::Checkpoint, Product::Table(TableKind::Steps)];
+
+/// Which way a figure of the last steps is better. Losses and margins of different objectives, or of one with different
+/// scales, are not measured alike, so neither says which training went better.
+pub(crate) fn better(metric: &str) -> Option<Better> {
+    (metric == "accuracy_last").then_some(Better::Higher)
+}
 
 /// What is trained, on what, towards what and how.
 #[derive(Debug, Clone, PartialEq)]

@@ -63,7 +63,8 @@ impl Run<'_> {
         let n_steps = recipe.schedule.n_steps;
         let fresh = Trainer::new(model, recipe.adamw).and_then(|fresh| fresh.keeping(master(self.params, precision)));
         let fresh = fresh.map_err(failed)?;
-        let (mut trainer, mut steps) = match take_up(self.context, self.start, &fresh, n_steps) {
+        let saved = if self.context.fresh { None } else { take_up(self.context, self.start, &fresh, n_steps) };
+        let (mut trainer, mut steps) = match saved {
             Some(saved) => {
                 // The optimiser writes where the weights lie, if nobody else holds them.
                 drop(fresh);

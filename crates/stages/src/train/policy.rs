@@ -56,7 +56,7 @@ fn on_rows(params: &Train, start: &Start, table: &TableRef, context: &StageConte
 
 /// `stage `pairs`, table digest `5c1e..``, for the model card.
 pub fn described(table: &TableRef, output: &Output) -> String {
-    format!("stage `{}`, table digest `{}`", table.table_name(), output.digest())
+    format!("stage `{}`, table digest `{}`", table.name, output.digest())
 }
 
 /// Pairs must come from the model that is trained: the objective then reads the model's own answers, as it assumes.

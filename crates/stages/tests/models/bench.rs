@@ -160,6 +160,7 @@ impl Bench {
                 store: &self.store,
                 inputs: &inputs,
                 attempt: &attempt,
+                fresh: false,
                 device: Device::CPU,
                 progress: &progress,
                 notify: &|notice| self.notices.borrow_mut().push(notice.text),
