@@ -208,3 +208,109 @@ fn what_was_never_there_is_told_with_what_was() {
         "#]],
     );
 }
+
+/// What is said, without times.
+fn diffed(project: &Project, arguments: &[&str]) -> String {
+    let said = project.sluice([&["diff"], arguments].concat()).ended(0).out;
+    let is_hex = |word: &str| word.len() >= 12 && word.chars().all(|c| c.is_ascii_hexdigit());
+    let line = |line: &str| {
+        let words = line.split(' ').map(|word| if is_hex(word) { "*" } else { word });
+        words.collect::<Vec<_>>().join(" ") + "\n"
+    };
+    said.lines().map(line).collect()
+}
+
+#[test]
+fn two_runs_are_compared_down_to_the_row() {
+    let project = three_runs();
+    project.sluice(["tag", "gold", "r1"]).ended(0);
+    project.edit("p.yaml", "count(*) as n from", "count(*) * 2 as n, max(split) as part from");
+    project.sluice(["run", "p.yaml"]).ended(0);
+    expect![[r#"
+        -  r1  just now  p.yaml
+        +  r2  just now  p.yaml  --set stages.prompts.ingest.from=rows.jsonl
+
+        prompts  ingest
+          input.from  *  →  *  --set stages.prompts.ingest.from=rows.jsonl
+          rows_read  3  →  4  +1
+          train      3  →  4  +1
+          prompts: 3 → 4 rows: 1 added, 3 the same (by prompt_id)
+            + prompt_id *  prompt Four?  reference -  group b  split train  …
+
+        groups  sql
+          input.prompts  *  →  *  p.yaml:4:27
+          groups: 2 → 2 rows: 1 changed, 1 the same (by group)
+            changed in n 1
+            ~ group b  n 1 → 2
+    "#]]
+    .assert_eq(&diffed(&project, &["r1", "r2"]));
+    expect![[r#"
+        -  r3 (prev)  just now  p.yaml
+        +  r4 (last)  just now  p.yaml
+
+        groups  sql
+          sql.query  …ount(*) as n from pr…  →  …ount(*) * 2 as n, max(split) as part from pr…  p.yaml:4:44
+          groups: 2 → 2 rows: 2 changed (by group)
+            column part, Utf8 or null, is new
+            changed in n 2
+            ~ group a  n 2 → 4
+            ~ group b  n 2 → 4
+
+        the same in both: prompts
+    "#]]
+    .assert_eq(&diffed(&project, &[]));
+    expect![[r#"
+        -  r1 (tag:gold)  just now  p.yaml
+        +  r4             just now  p.yaml
+
+        groups  sql
+          input.prompts  *            →  *                                    p.yaml:4:27
+          sql.query      …ount(*) as n from pr…  →  …ount(*) * 2 as n, max(split) as part from pr…  p.yaml:4:44
+          groups: 2 → 2 rows: 2 changed (by group)
+            column part, Utf8 or null, is new
+            changed in n 2
+            ~ group a  n 2 → 4
+    "#]]
+    .assert_eq(&diffed(&project, &["tag:gold", "r4", "groups", "--rows", "1"]));
+    expect![[r#"
+        -  r2  just now  p.yaml  --set stages.prompts.ingest.from=rows.jsonl
+        +  r3  just now  p.yaml
+
+        nothing differs
+    "#]]
+    .assert_eq(&diffed(&project, &["r2", "r3"]));
+    let compared = project.sluice(["diff", "r1", "r2", "--json"]).ended(0).out;
+    let compared: serde_json::Value = serde_json::from_str(&compared).expect("one object");
+    let prompts = &compared["stages"][0]["outputs"][0];
+    assert_eq!((&compared["old"], &compared["new"]), (&"r1".into(), &"r2".into()));
+    assert_eq!((&prompts["n_added"], &prompts["n_same"]), (&1.into(), &3.into()));
+    assert_eq!(prompts["added"][0]["prompt"], "Four?");
+    assert_eq!(compared["stages"][1]["outputs"][0]["changed"].as_array().map(Vec::len), Some(1));
+    // As the file is now: the last result is there, and what a changed line would make is not.
+    project.edit("p.yaml", "* 2", "* 3");
+    let now = diffed(&project, &["last", "now"]);
+    assert!(now.ends_with("groups  sql  no result in now\n\nthe same in both: prompts\n"), "{now}");
+    check_refused(
+        &project,
+        &["diff", "r1", "gold"],
+        expect![[r#"
+        error: neither run had a stage `gold`
+          help: there is prompts, groups
+    "#]],
+    );
+    check_refused(
+        &project,
+        &["diff", "r1", "r2", "group"],
+        expect![[r#"
+        error: neither run had a stage `group`
+          help: did you mean `groups`?
+    "#]],
+    );
+    check_refused(
+        &project,
+        &["diff", "prev", "r1"],
+        expect![[r#"
+        error: no earlier run of p.yaml differs in anything
+    "#]],
+    );
+}

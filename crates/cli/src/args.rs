@@ -10,7 +10,7 @@ use clap_complete::Shell;
 
 use crate::exit;
 
-pub use history::{Runs, Tag};
+pub use history::{Diff, Fsck, Gc, Runs, Tag};
 
 const ABOUT: &str = "Turns prompts into a preference-optimised language model, and shows the evidence.";
 
@@ -176,6 +176,12 @@ pub enum Verb {
     Runs(Runs),
     /// Give a run a name under which it is found, and kept
     Tag(Tag),
+    /// Say what differs between two runs: parameters, numbers, rows
+    Diff(Diff),
+    /// Take away what no run and no tag leads to; what goes is listed first
+    Gc(Gc),
+    /// Look at every byte of the store, and with --repair mend what is damaged
+    Fsck(Fsck),
     /// Answer prompts with any model folder
     Generate(Generate),
     /// Score conversations with a reward model folder
@@ -218,6 +224,9 @@ pub struct Run {
     /// differs is kept beside it
     #[arg(long, value_name = "SELECTOR", num_args = 0..)]
     pub force: Option<Vec<String>>,
+    /// End with 5 rather than wait for another run that is computing the same stage
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `plan [FILE] [SELECTOR]...`
@@ -309,7 +318,7 @@ pub struct Show {
 #[command(
     after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
     dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.\n\nA table as it was before is named with its run: \
-    `pairs@prev` (the result before the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`.\n\nOf a stage with a \
+    `pairs@prev` (the last result other than the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`.\n\nOf a stage with a \
     matrix, the name is the tables of all its cells, with the axes as columns in front; a\ncell has its name in \
     quotes: `select * from \"tuned[lr=0.001,beta=10]\".steps`."
 )]

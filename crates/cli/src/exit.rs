@@ -19,7 +19,7 @@ pub enum Exit {
     Contract = 3,
     /// Stored bytes are not the bytes that were written.
     Corrupt = 4,
-    /// Somebody else has the lock. A run waits for it, so nothing ends like this yet; the number is kept free.
+    /// Somebody else has the lock, and `--no-wait` says not to wait for it.
     Locked = 5,
     /// A model has to be fetched from a hub and could not be.
     Remote = 6,
@@ -55,8 +55,8 @@ impl Exit {
             Exit::Failed => "a stage failed",
             Exit::Usage => "the command line or the pipeline file is wrong",
             Exit::Contract => "data broke a contract (missing column, no rows, off-policy pairs)",
-            Exit::Corrupt => "damage found in the store",
-            Exit::Locked => "another process holds a lock that is not waited for (a run waits)",
+            Exit::Corrupt => "damage found in the store; `fsck --repair` mends it",
+            Exit::Locked => "another process is at it, and --no-wait was given",
             Exit::Remote => "a model of a hub is not here and could not be fetched",
             Exit::Pending => "`plan --exit-code`: there is work to do",
             Exit::Interrupted => "interrupted; finished stages and rows are kept",
@@ -139,8 +139,8 @@ mod tests {
                 1  a stage failed
                 2  the command line or the pipeline file is wrong
                 3  data broke a contract (missing column, no rows, off-policy pairs)
-                4  damage found in the store
-                5  another process holds a lock that is not waited for (a run waits)
+                4  damage found in the store; `fsck --repair` mends it
+                5  another process is at it, and --no-wait was given
                 6  a model of a hub is not here and could not be fetched
                10  `plan --exit-code`: there is work to do
               130  interrupted; finished stages and rows are kept

@@ -1,6 +1,7 @@
 //! The binary `sluice`: arguments in, one verb done, an exit code out. This crate is the only one that prints and the
 //! only one that looks at environment, clock, terminal and current folder; what it shows is made by the others.
 
+mod alone;
 mod args;
 mod device;
 mod exit;

@@ -1,6 +1,7 @@
 //! A run while it happens. Owns who is told what and how often: a terminal sees one line a stage, redrawn; a file sees
 //! few lines; a program sees JSON. Refuses to know how stages run.
 
+mod bytes_read;
 mod live;
 mod meter;
 mod plain;
@@ -11,6 +12,7 @@ use sluice_engine::Event;
 use crate::args::{Global, LogFormat};
 use crate::world::World;
 
+pub use bytes_read::BytesRead;
 pub use live::Live;
 pub use plain::Plain;
 pub use program::{JsonLines, Logged};

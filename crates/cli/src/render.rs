@@ -4,8 +4,11 @@
 
 pub mod columns;
 pub mod diagnostics;
+pub mod diff;
 pub mod failure;
 pub mod fold;
+pub mod fsck;
+pub mod gc;
 pub mod model;
 pub mod paint;
 pub mod plan;

@@ -3,6 +3,9 @@
 mod check;
 mod completions;
 mod dag;
+mod diff;
+mod fsck;
+mod gc;
 mod generate;
 mod logprobs;
 mod model;
@@ -33,6 +36,9 @@ pub fn run(cli: Cli, world: World) -> Outcome {
         Verb::Show(args) => show::run(&Session::open(global, world)?, &args),
         Verb::Sql(args) => sql::run(&Session::open(global, world)?, &args),
         Verb::Runs(args) => runs::run(&Session::open(global, world)?, &args),
+        Verb::Fsck(args) => fsck::run(global, world, &args),
+        Verb::Gc(args) => gc::run(&Session::open(global, world)?, &args),
+        Verb::Diff(args) => diff::run(&Session::open(global, world)?, &args),
         Verb::Tag(args) => tag::run(&Session::open(global, world)?, &args),
         Verb::Check(args) => check::run(&Session::open(global, world)?, &args),
         Verb::Generate(args) => generate::run(&global, &world, &args),

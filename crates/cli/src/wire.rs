@@ -265,6 +265,7 @@ pub fn exit_of_store(error: &StoreError) -> Exit {
 pub fn exit_of(failure: &StageFailure) -> Exit {
     let error = match failure {
         StageFailure::Interrupted => return Exit::Interrupted,
+        StageFailure::Locked => return Exit::Locked,
         StageFailure::Store(error) => return exit_of_store(error),
         StageFailure::Panicked { .. } | StageFailure::NoModel { .. } | StageFailure::NoOutput { .. } => {
             return Exit::Failed;

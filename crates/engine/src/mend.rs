@@ -99,6 +99,7 @@ pub(crate) fn damage(failure: &StageFailure) -> Option<&StoreError> {
         StageFailure::Store(error) => Some(error),
         StageFailure::Stage(error) => Some(error.as_ref()),
         StageFailure::Interrupted
+        | StageFailure::Locked
         | StageFailure::Panicked { .. }
         | StageFailure::NoModel { .. }
         | StageFailure::NoOutput { .. } => None,

@@ -49,6 +49,8 @@ pub struct RunOptions {
     pub forced: HashSet<StageName>,
     /// How many stages that run no model may run side by side; at least one does.
     pub cpu_slots: usize,
+    /// Whether a stage that another run computes fails instead of waiting for it.
+    pub no_wait: bool,
     /// What the run's manifest says of how it was called.
     pub called: Called,
 }
@@ -64,7 +66,7 @@ pub struct Called {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { targets: Vec::new(), forced: HashSet::new(), cpu_slots: 2, called: Called::default() }
+        Self { targets: Vec::new(), forced: HashSet::new(), cpu_slots: 2, no_wait: false, called: Called::default() }
     }
 }
 
@@ -117,7 +119,8 @@ impl<'a> Engine<'a> {
         let mut board = Board::begin(stages, self.store, header, events)?;
         let mut mending = Mending::default();
         let (store, pipeline) = (self.store, self.plan.pipeline());
-        let shop = Shop { store, pipeline, runner: self.runner, clock: self.clock, cancel, events };
+        let shop =
+            Shop { store, pipeline, runner: self.runner, clock: self.clock, no_wait: options.no_wait, cancel, events };
         let (sender, receiver) = mpsc::channel::<Done>();
         thread::scope(|scope| -> Result<(), StoreError> {
             loop {

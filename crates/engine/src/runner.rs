@@ -184,6 +184,9 @@ pub enum StageFailure {
         /// What the panic said.
         message: String,
     },
+    /// Another run is computing it, and nobody wants to wait.
+    #[error("another run is computing it; run again later, or without `--no-wait`")]
+    Locked,
     /// The pipeline has no such model.
     #[error("the pipeline has no model `{name}`")]
     NoModel {

@@ -27,6 +27,8 @@ pub(crate) struct Shop<'a> {
     pub pipeline: &'a Pipeline,
     pub runner: &'a dyn StageRunner,
     pub clock: fn() -> u64,
+    /// Whether a stage that another run computes fails instead of waiting.
+    pub no_wait: bool,
     pub cancel: &'a AtomicBool,
     pub events: &'a (dyn Fn(Event) + Sync),
 }
@@ -139,6 +141,9 @@ impl Shop<'_> {
             }
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(StageFailure::Interrupted);
+            }
+            if self.no_wait {
+                return Err(StageFailure::Locked);
             }
             if !told {
                 (self.events)(Event::StageWaiting { stage: stage.name.clone(), key: resolved.key });

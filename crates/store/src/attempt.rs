@@ -352,9 +352,14 @@ fn copy_folder_beside(private: &Path, public: &Path) -> Result<PathBuf, StoreErr
 
 /// The content address of a folder: over its files' sorted relative paths and hashes.
 pub(crate) fn hash_folder(folder: &Path) -> Result<ContentHash, StoreError> {
+    hash_folder_telling(folder, &|_| {})
+}
+
+/// As [`hash_folder`], and tells of bytes as they are read.
+pub(crate) fn hash_folder_telling(folder: &Path, watch: &dyn Fn(u64)) -> Result<ContentHash, StoreError> {
     let mut hasher = blake3::Hasher::new_derive_key("sluice folder v1");
     for file in files_below(folder)? {
-        let hash = disk::hash_file(&folder.join(&file))?;
+        let hash = disk::hash_file_telling(&folder.join(&file), watch)?;
         hasher.update(&(file.len() as u64).to_le_bytes());
         hasher.update(file.as_bytes());
         hasher.update(hash.as_bytes());

@@ -52,6 +52,20 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), StoreError> {
     fs::create_dir_all(path).map_err(|error| StoreError::io("create folder", path, error))
 }
 
+/// Whether there is a file or a folder.
+pub(crate) fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The size of a file, or of all files below a folder; what cannot be looked at counts nothing.
+pub(crate) fn size(path: &Path) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    if !metadata.is_dir() {
+        return metadata.len();
+    }
+    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| size(&entry.path())).sum()
+}
+
 /// Remove a file; that it is gone already is no fault.
 pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
@@ -198,6 +212,11 @@ pub(crate) fn make_read_only(path: &Path) -> Result<(), StoreError> {
 
 /// BLAKE3 of a file's bytes. Large runs are hashed on all processors.
 pub(crate) fn hash_file(path: &Path) -> Result<ContentHash, StoreError> {
+    hash_file_telling(path, &|_| {})
+}
+
+/// As [`hash_file`], and tells of bytes as they are read.
+pub(crate) fn hash_file_telling(path: &Path, watch: &dyn Fn(u64)) -> Result<ContentHash, StoreError> {
     // A checkpoint is gigabytes; a run has to be long to be worth dividing.
     const CHUNK_BYTES: usize = 16 << 20;
     const DIVIDED_BYTES: usize = 1 << 20;
@@ -208,6 +227,7 @@ pub(crate) fn hash_file(path: &Path) -> Result<ContentHash, StoreError> {
         let mut chunk = vec![0; CHUNK_BYTES.min(length.saturating_add(1))];
         loop {
             let n = fill(&mut file, &mut chunk)?;
+            watch(n as u64);
             match &chunk[..n] {
                 [] => break,
                 run if run.len() >= DIVIDED_BYTES => hasher.update_rayon(run),

@@ -14,9 +14,30 @@ use crate::tags::TagName;
 pub const FORMAT_VERSION: u32 = 1;
 
 const FORMAT_PREFIX: &str = "sluice-store ";
+const FORMAT: &str = "format";
+const GITIGNORE: &str = ".gitignore";
 const STAT_CACHE: &str = "stat-cache.json";
 const FOLDERS: [&str; 11] =
     ["objects", "checkpoints", "records", "divergences", "rows", "resume", "runs", "tags", "damaged", "locks", "tmp"];
+
+/// Whether a name is one under which a file is written before it gets its own: `.NAME.PID.N`.
+pub(crate) fn is_private(name: &str) -> bool {
+    let mut parts = name.rsplit('.');
+    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u64>().is_ok());
+    name.starts_with('.') && is_number(parts.next()) && is_number(parts.next())
+}
+
+/// Whether a name stands in the store's folder itself.
+pub(crate) fn is_of_root(name: &str) -> bool {
+    FOLDERS.contains(&name) || [FORMAT, GITIGNORE, STAT_CACHE].contains(&name)
+}
+
+/// What a folder holds, by name, of which `read` makes something; sorted by name.
+fn named<T>(folder: &Path, read: impl Fn(&str) -> Option<T>) -> Result<Vec<(T, PathBuf)>, StoreError> {
+    let mut names = disk::list(folder)?;
+    names.sort();
+    Ok(names.iter().filter_map(|name| Some((read(name)?, folder.join(name)))).collect())
+}
 
 /// The paths of one store.
 #[derive(Debug, Clone)]
@@ -57,6 +78,21 @@ impl Layout {
         if names.iter().all(is_ours) { Ok(()) } else { taken("a folder with other files in it") }
     }
 
+    /// The layout of a store whose version is not looked at.
+    pub fn unchecked(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Whether a folder is a store by its folders, whatever its format file says.
+    pub fn looks_like_one(root: &Path) -> bool {
+        ["objects", "records", "runs"].iter().all(|folder| root.join(folder).is_dir())
+    }
+
+    /// What the format file says.
+    pub fn format_text() -> Vec<u8> {
+        format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").into_bytes()
+    }
+
     /// Create the folders and the format file. Called before the first write, so that opening, planning and
     /// reading never write.
     pub fn create(&self) -> Result<(), StoreError> {
@@ -64,13 +100,16 @@ impl Layout {
         if self.format().exists() && FOLDERS.iter().all(|folder| self.root.join(folder).is_dir()) {
             return Ok(());
         }
-        for folder in FOLDERS {
-            disk::create_folder(&self.root.join(folder))?;
-        }
+        self.create_folders()?;
         // A version-control system should not offer to take gigabytes of artifacts along.
-        disk::write_if_absent(&self.root.join(".gitignore"), b"*\n")?;
-        disk::write_if_absent(&self.format(), format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes())?;
+        disk::write_if_absent(&self.root.join(GITIGNORE), b"*\n")?;
+        disk::write_if_absent(&self.format(), &Self::format_text())?;
         Ok(())
+    }
+
+    /// Create the folders alone.
+    pub fn create_folders(&self) -> Result<(), StoreError> {
+        FOLDERS.iter().try_for_each(|folder| disk::create_folder(&self.root.join(folder)))
     }
 
     pub fn root(&self) -> &Path {
@@ -82,8 +121,8 @@ impl Layout {
         self.format().exists()
     }
 
-    fn format(&self) -> PathBuf {
-        self.root.join("format")
+    pub fn format(&self) -> PathBuf {
+        self.root.join(FORMAT)
     }
 
     pub fn object(&self, hash: ContentHash) -> PathBuf {
@@ -155,6 +194,69 @@ impl Layout {
 
     pub fn stat_cache(&self) -> PathBuf {
         self.root.join(STAT_CACHE)
+    }
+
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
+    pub fn records_folder(&self) -> PathBuf {
+        self.root.join("records")
+    }
+
+    pub fn divergences_folder(&self) -> PathBuf {
+        self.root.join("divergences")
+    }
+
+    /// All records with their keys, sorted.
+    pub fn records(&self) -> Result<Vec<(StageKey, PathBuf)>, StoreError> {
+        named(&self.records_folder(), |name| name.strip_suffix(".json")?.parse().ok())
+    }
+
+    /// All divergences with their keys, sorted.
+    pub fn divergences(&self) -> Result<Vec<(StageKey, PathBuf)>, StoreError> {
+        named(&self.divergences_folder(), |name| {
+            let (key, n) = name.strip_suffix(".json")?.split_once('.')?;
+            n.parse::<usize>().ok()?;
+            key.parse().ok()
+        })
+    }
+
+    /// All tables with their digests, sorted.
+    pub fn objects(&self) -> Result<Vec<(ContentHash, PathBuf)>, StoreError> {
+        let mut objects = Vec::new();
+        for (prefix, folder) in named(&self.root.join("objects"), |name| (name.len() == 2).then(|| name.to_owned()))? {
+            objects.extend(named(&folder, |name| format!("{prefix}{name}").parse().ok())?);
+        }
+        Ok(objects)
+    }
+
+    /// All checkpoints with their digests, sorted.
+    pub fn checkpoints(&self) -> Result<Vec<(ContentHash, PathBuf)>, StoreError> {
+        named(&self.root.join("checkpoints"), |name| name.parse().ok())
+    }
+
+    /// All row journals with their scopes, sorted.
+    pub fn scopes(&self) -> Result<Vec<(RowScope, PathBuf)>, StoreError> {
+        named(&self.root.join("rows"), |name| name.parse().ok())
+    }
+
+    /// Lock files of keys and runs, sorted. That of the store is none of them.
+    pub fn locks(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let is_known = |name: &str| name.parse::<StageKey>().is_ok() || name.parse::<RunId>().is_ok();
+        let locks = named(&self.root.join("locks"), |name| is_known(name).then_some(()))?;
+        Ok(locks.into_iter().map(|((), path)| path).collect())
+    }
+
+    /// Files and folders that somebody wrote, or is writing, to give them another name: `.NAME.PID.N`.
+    pub fn private_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let prefixes = named(&self.root.join("objects"), |name| (name.len() == 2).then_some(()))?;
+        let folders = ["", "records", "divergences", "runs", "tags", "checkpoints"].map(|name| self.root.join(name));
+        let mut found = Vec::new();
+        for folder in folders.into_iter().chain(prefixes.into_iter().map(|((), path)| path)) {
+            found.extend(named(&folder, |name| is_private(name).then_some(()))?.into_iter().map(|((), path)| path));
+        }
+        Ok(found)
     }
 
     /// Attempt folders with their keys, alive or dead. Only the holder of a key's lock may judge them dead.

@@ -28,12 +28,16 @@
 
 mod attempt;
 mod checked;
+mod compare;
 mod digest;
 mod disk;
 mod error;
+mod fsck;
+mod gc;
 mod layout;
 mod lock;
 mod logical;
+mod names;
 mod reading;
 mod record;
 mod resume;
@@ -46,8 +50,11 @@ mod table_writer;
 mod tags;
 
 pub use attempt::{Attempt, AttemptFolder, Committed};
+pub use compare::{ColumnChange, Comparison, Matching};
 pub use digest::{ContentHash, DigestError, ModelDigest, RowKey, RowScope, StageKey, TableDigest};
 pub use error::StoreError;
+pub use fsck::{Checkup, Derive, Fault, Mended};
+pub use gc::{Collection, Garbage, GarbageKind, GcPolicy};
 pub use layout::FORMAT_VERSION;
 pub use lock::{KeyLock, RunLock, StoreLock};
 pub use logical::{LogicalHasher, MEASURED, table_digest};

@@ -63,9 +63,7 @@ impl RunLock {
 
     /// Whether a run is alive. Writes nothing.
     pub(crate) fn is_held(layout: &Layout, run: RunId) -> bool {
-        let Ok(file) = File::open(layout.run_lock(run)) else { return false };
-        // Shared, so that two who ask at one time do not take each other for the run.
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+        is_held(&layout.run_lock(run))
     }
 }
 
@@ -81,6 +79,25 @@ impl StoreLock {
     pub(crate) fn shared(layout: &Layout) -> Result<Self, StoreError> {
         Ok(Self { _file: wait(&layout.store_lock(), File::lock_shared)? })
     }
+
+    /// The right to take away, which nobody has beside others; `None` while somebody adds or takes away.
+    pub(crate) fn poll_alone(layout: &Layout) -> Result<Option<Self>, StoreError> {
+        Ok(poll(&layout.store_lock(), File::try_lock)?.map(|file| Self { _file: file }))
+    }
+}
+
+/// Removes a lock file unless somebody holds it. Whether it was removed.
+pub(crate) fn remove_if_free(path: &Path) -> Result<bool, StoreError> {
+    let free = poll(path, File::try_lock)?;
+    // Removed while held: whoever opened it before finds that it has lost its name.
+    free.map_or(Ok(false), |_held| crate::disk::remove_file(path).map(|()| true))
+}
+
+/// Whether somebody holds a lock. Writes nothing.
+pub(crate) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    // Shared, so that two who ask at one time do not take each other for a holder.
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 fn wait(path: &Path, lock: impl Fn(&File) -> io::Result<()>) -> Result<File, StoreError> {

@@ -181,6 +181,20 @@ impl Unfinished {
     }
 }
 
+/// Looks at the last save of a key, whole.
+///
+/// # Errors
+/// `Corrupt` and `Json` for one that is damaged, `Gone` for a head without its state, `Io`.
+pub(crate) fn check(layout: &Layout, key: StageKey, watch: &dyn Fn(u64)) -> Result<(), StoreError> {
+    let Some(head) = Unfinished::read(layout, key)? else { return Ok(()) };
+    let (path, expected) = (head.path(layout, key), head.blake3);
+    if !disk::exists(&path) {
+        return Err(StoreError::Gone { path, expected });
+    }
+    let found = disk::hash_file_telling(&path, watch)?;
+    if found == expected { Ok(()) } else { Err(StoreError::Corrupt { path, expected, found }) }
+}
+
 /// Removes every file of the folder but the head and the state it names: what a dead process did not finish.
 fn sweep(layout: &Layout, key: StageKey, head: Option<&Unfinished>) -> Result<(), StoreError> {
     let folder = layout.resume(key);

@@ -18,6 +18,8 @@
 //! dead writer left half-written has no valid entry, is read by nobody, and is cut off by the next writer. Of two entries
 //! with one key the later one counts, and that of the lower segment, which is where a damaged row is written again.
 
+pub(crate) mod segment;
+
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -28,7 +30,7 @@ use crate::digest::{RowKey, RowScope, StageKey};
 use crate::disk;
 use crate::error::StoreError;
 use crate::layout::Layout;
-use crate::lock::StoreLock;
+use crate::lock::{self, StoreLock};
 use crate::store::Store;
 
 const KEYS: &str = ".v1.keys";
@@ -271,6 +273,30 @@ impl Drop for RowWriter {
             let _ = self.rows.sync_data().and_then(|()| self.keys.sync_data());
         }
     }
+}
+
+/// The stages that rows of a journal were made for.
+pub(crate) fn made_for(folder: &Path) -> Result<Vec<StageKey>, StoreError> {
+    let names = disk::list(folder)?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(FOR)?.parse().ok()).collect())
+}
+
+/// Whether somebody appends to a journal.
+pub(crate) fn is_written(folder: &Path) -> Result<bool, StoreError> {
+    let names = disk::list(folder)?;
+    Ok(names.iter().any(|name| name.ends_with(KEYS) && lock::is_held(&folder.join(name))))
+}
+
+/// Whether a journal has files that this program does not know, such as those of a newer one.
+pub(crate) fn has_other_files(folder: &Path) -> Result<bool, StoreError> {
+    Ok(!disk::list(folder)?.iter().all(|name| is_of_journal(name)))
+}
+
+/// Whether a name is one of a journal's files.
+pub(crate) fn is_of_journal(name: &str) -> bool {
+    let is_segment = |end| name.strip_suffix(end).is_some_and(|number| number.parse::<u32>().is_ok());
+    let is_mark = name.strip_suffix(FOR).is_some_and(|key| key.parse::<StageKey>().is_ok());
+    is_segment(KEYS) || is_segment(ROWS) || is_mark
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {

@@ -12,7 +12,7 @@ use crate::digest::StageKey;
 use crate::disk::{self, Put};
 use crate::error::StoreError;
 use crate::layout::Layout;
-use crate::lock::RunLock;
+use crate::lock::{RunLock, StoreLock};
 use crate::sealed::{self, Form};
 
 /// Version of a manifest's form. Version 1 had neither a seal nor `program`, `set` and `targets`, which are read as
@@ -141,6 +141,7 @@ pub(crate) fn begin(
     make: impl Fn(RunId) -> RunManifest,
 ) -> Result<(RunManifest, RunLock), StoreError> {
     layout.create()?;
+    let _entered = StoreLock::shared(layout)?;
     let mut run = RunId(list(layout)?.last().map_or(1, |last| last.0 + 1));
     loop {
         if let Some(lock) = RunLock::take(layout, run)? {

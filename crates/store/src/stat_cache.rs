@@ -58,8 +58,9 @@ struct State {
     fresh: HashMap<String, Instant>,
 }
 
+/// A digest, and what it is the digest of.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Entry {
+pub(crate) struct Entry {
     stamp: Stamp,
     digest: ContentHash,
 }
@@ -137,6 +138,24 @@ impl StatCache {
         state
     }
 
+    /// The remembered files and folders that are gone.
+    pub fn forgettable(&self) -> Vec<PathBuf> {
+        let mut gone: Vec<PathBuf> =
+            self.on_disk().keys().map(|name| path_of(name)).filter(|path| !path.exists()).collect();
+        gone.sort();
+        gone.dedup();
+        gone
+    }
+
+    /// Forgets some paths, in the file, too.
+    pub fn forget(&self, paths: &[&Path]) -> Result<(), StoreError> {
+        let is_named = |name: &String| paths.contains(&path_of(name).as_path());
+        self.state().entries.retain(|name, _| !is_named(name));
+        let mut entries = self.on_disk();
+        entries.retain(|name, _| !is_named(name));
+        self.write(entries)
+    }
+
     fn on_disk(&self) -> HashMap<String, Entry> {
         // A damaged cache is an empty cache, and one without a seal is that of an older program.
         disk::get(&self.path).ok().flatten().and_then(|bytes| read(&self.path, &bytes).ok()).unwrap_or_default()
@@ -164,12 +183,21 @@ impl StatCache {
                 entries.remove(&name);
             }
         }
+        self.write(entries)
+    }
+
+    fn write(&self, entries: HashMap<String, Entry>) -> Result<(), StoreError> {
         disk::replace(&self.path, &sealed::encode(&self.path, &Stored { schema_version: SCHEMA_VERSION, entries })?)
     }
 }
 
+/// The path of an entry's name, which is `PURPOSE:PATH`.
+fn path_of(name: &str) -> PathBuf {
+    PathBuf::from(name.split_once(':').map_or(name, |(_, path)| path))
+}
+
 /// The entries in a file at `path`, checked.
-fn read(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Entry>, StoreError> {
+pub(crate) fn read(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Entry>, StoreError> {
     sealed::decode(path, bytes, &FORM).map(|Stored { schema_version: _, entries }| entries)
 }
 

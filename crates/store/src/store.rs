@@ -2,7 +2,7 @@
 //! format and no path of its own; those are in `record`, `runs` and `layout`.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::attempt::Attempt;
@@ -54,9 +54,12 @@ impl Store {
     /// # Errors
     /// `NewerFormat` for a store of a newer program, `NotAStore` for a folder with some other `format` file.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let layout = Layout::open(root.as_ref())?;
+        Layout::open(root.as_ref()).map(Self::with_layout)
+    }
+
+    pub(crate) fn with_layout(layout: Layout) -> Self {
         let stat_cache = StatCache::new(&layout);
-        Ok(Self { inner: Arc::new(Inner { layout, stat_cache, verified: Mutex::default() }) })
+        Self { inner: Arc::new(Inner { layout, stat_cache, verified: Mutex::default() }) }
     }
 
     /// The store's folder.
@@ -144,7 +147,17 @@ impl Store {
     /// Write down the digests computed so far, for the next process. A caller may ignore the error: the next
     /// process reads the files again, and nothing else is lost.
     pub fn save_stat_cache(&self) -> Result<(), StoreError> {
+        let _entered = self.enter()?;
         self.inner.stat_cache.save(self.layout())
+    }
+
+    /// Files and folders outside the store that it remembers and that are gone.
+    pub(crate) fn forgettable(&self) -> Vec<PathBuf> {
+        self.inner.stat_cache.forgettable()
+    }
+
+    pub(crate) fn forget(&self, paths: &[&Path]) -> Result<(), StoreError> {
+        self.inner.stat_cache.forget(paths)
     }
 
     /// Take the next free run number, with the manifest that `make` builds for it. The run counts as alive as long as the
@@ -176,6 +189,7 @@ impl Store {
 
     /// Replace the manifest of a run.
     pub fn update_run(&self, manifest: &RunManifest) -> Result<(), StoreError> {
+        let _entered = self.enter()?;
         runs::update(self.layout(), manifest)
     }
 

@@ -17,6 +17,7 @@ mod column;
 mod declare;
 mod error;
 mod evaluation;
+mod identity;
 mod kind;
 mod pairs;
 mod prompt_id;
@@ -31,6 +32,7 @@ pub use column::{
 };
 pub use error::TableError;
 pub use evaluation::{ComparisonRow, Comparisons, ComparisonsBuilder, MetricRow, Metrics, MetricsBuilder};
+pub use identity::{DERIVED, IDENTITIES};
 pub use kind::TableKind;
 pub use pairs::{Dropped, DroppedBuilder, DroppedRow, PairRow, Pairs, PairsBuilder};
 pub use prompt_id::PromptId;

@@ -53,7 +53,7 @@ fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>, ArrowError> {
 }
 
 /// The text without anything that moves a terminal's cursor.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' => '⏎',
@@ -95,7 +95,7 @@ fn down(names: &[String], cells: &[Vec<String>], width: usize, paint: Paint) -> 
 }
 
 /// At most `width` characters; an ellipsis stands for what is cut off.
-fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         None => text.to_owned(),
         Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),

@@ -5,6 +5,7 @@ use sluice_engine::LeafChange;
 
 use crate::render::columns::{Align, Columns};
 use crate::render::paint::{Ink, Paint};
+use crate::render::rows::{cut, one_line};
 
 /// What is to be explained.
 #[derive(Debug, Clone)]
@@ -88,12 +89,14 @@ fn comparison(stage: &str, case: &Case, run: &str, changes: &[LeafChange]) -> St
     }
 }
 
-fn table(changes: &[LeafChange], paint: Paint) -> String {
+/// A line a change: what it was, what it is, and where that stands.
+pub fn table(changes: &[LeafChange], paint: Paint) -> String {
     let left = Align::Left;
     let mut table = Columns::new(&[left, left, left, left, left, left]);
     for LeafChange { path, old, new, old_place, place } in changes {
         let value =
             |value: &Option<sluice_store::LeafValue>| value.as_ref().map_or("absent".to_owned(), ToString::to_string);
+        let (old, new) = apart(&value(old), &value(new));
         let place = match (place, old_place) {
             (Some(place), _) => place.clone(),
             (None, Some(old)) => format!("was {old}"),
@@ -102,13 +105,37 @@ fn table(changes: &[LeafChange], paint: Paint) -> String {
         table.row([
             (String::new(), Ink::Plain),
             (path.clone(), Ink::Name),
-            (value(old), Ink::Bad),
+            (old, Ink::Bad),
             ("→".to_owned(), Ink::Dim),
-            (value(new), Ink::Good),
+            (new, Ink::Good),
             (place, Ink::Dim),
         ]);
     }
     table.render(paint)
+}
+
+/// Longest value that is shown whole, in characters.
+const WHOLE: usize = 32;
+/// What is shown of a long value on each side of where it differs.
+const AROUND: usize = 8;
+
+/// Two values as one line each; of long ones, such as queries, the part in which they differ.
+pub fn apart(old: &str, new: &str) -> (String, String) {
+    let (old, new): (Vec<char>, Vec<char>) = (one_line(old).chars().collect(), one_line(new).chars().collect());
+    if old.len().max(new.len()) <= WHOLE {
+        return (old.into_iter().collect(), new.into_iter().collect());
+    }
+    let before = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let left = old.len().min(new.len()) - before;
+    let behind = old.iter().rev().zip(new.iter().rev()).take(left).take_while(|(a, b)| a == b).count();
+    let part = |text: &[char]| {
+        let start = before.saturating_sub(AROUND);
+        let end = text.len() - behind.saturating_sub(AROUND);
+        let ellipsis = |is_cut: bool| if is_cut { "…" } else { "" };
+        let middle: String = text[start..end].iter().collect();
+        cut(&format!("{}{middle}{}", ellipsis(start > 0), ellipsis(end < text.len())), 2 * WHOLE)
+    };
+    (part(&old), part(&new))
 }
 
 #[cfg(test)]
@@ -138,6 +165,26 @@ mod tests {
                 .collect(),
         };
         expected.assert_eq(&why(&explained, Paint::OFF));
+    }
+
+    #[test]
+    fn long_values_are_shown_where_they_differ() {
+        let check = |old: &str, new: &str, expected: (&str, &str)| {
+            let (old, new) = apart(old, new);
+            assert_eq!((old.as_str(), new.as_str()), expected);
+        };
+        check("drop", "first", ("drop", "first"));
+        check(
+            "select a, count(*) as n from prompts group by a",
+            "select a, 2 * count(*) as n from prompts group by a",
+            ("…lect a, count(*)…", "…lect a, 2 * count(*)…"),
+        );
+        check("absent", "select one from two where three = 4", ("absent", "select one from two where three = 4"));
+        check(
+            "select 1 from a_table_with_a_name",
+            "select 1 from a_table_with_a_name where x",
+            ("…h_a_name", "…h_a_name where x"),
+        );
     }
 
     #[test]

@@ -30,7 +30,7 @@ const STOPPING: &str =
     "stopping; what is finished is kept, and a run will go on from there. Ctrl-C again to end at once";
 
 pub fn run(session: &Session, args: &Run) -> Outcome {
-    let Run { words, exclude, force } = args;
+    let Run { words, exclude, force, no_wait } = args;
     // `--force` takes the words behind it; one that is a file is the pipeline file all the same.
     let forced_words = force.as_deref().unwrap_or(&[]);
     let (words, forced_words) = match forced_words.split_first() {
@@ -62,7 +62,7 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     let cancel = interrupt::flag(move || announcer.interrupted(STOPPING));
     let cpu_slots = thread::available_parallelism().map_or(1, usize::from);
     let called = Called { program: Some(env!("CARGO_PKG_VERSION").to_owned()), set: session.global.set.clone() };
-    let options = RunOptions { targets, forced, cpu_slots, called };
+    let options = RunOptions { targets, forced, cpu_slots, no_wait: *no_wait, called };
     let report =
         session.engine(&project).run(&options, &cancel, &|event| watch.event(&event)).map_err(engine_failure)?;
     if !session.global.json && !session.global.quiet {
