@@ -344,7 +344,7 @@ stages:
     check_file(Write("p.yaml", circle), &["stages read each other in a circle: `a` ← `b` ← `a`"]);
     check(&[], &["check", "p.yaml", "--profile", "big"], 2, &["there is no profile `big`", "the file has no profiles"]);
     check_set("stages.pair.pair.ties=first", 2, &["`stages` has no `pair` to set", "did you mean `pairs`?"]);
-    check(&[], &["run", "p.yaml", "respones"], 2, &["p.yaml has no stage `respones`", "did you mean `responses`?"]);
+    check(&[], &["run", "p.yaml", "respones"], 2, &["there is no stage `respones`", "did you mean `responses`?"]);
     check(&[], &["run", "q.yaml"], 2, &["there is no file q.yaml"]);
     let query = |text: &'static str| {
         Text(

@@ -239,7 +239,7 @@ fn exit_codes_say_what_went_wrong() {
         2,
         expect![[r#"
             error: there is no stage `pears`
-              help: there is `pairs`, `prompts`, `report`, `responses`, `scores`, `tuned`
+              help: there is `prompts`, `responses`, `scores`, `pairs`, `tuned`, `report`
         "#]],
     );
     check(

@@ -235,7 +235,7 @@ fn two_runs_are_compared_down_to_the_row() {
           rows_read  3  →  4  +1
           train      3  →  4  +1
           prompts: 3 → 4 rows: 1 added, 3 the same (by prompt_id)
-            + prompt_id *  prompt Four?  reference -  group b  split train  …
+            + prompt_id *  prompt Four?  group b  split train  source rows.jsonl  source_row 3
 
         groups  sql
           input.prompts  *  →  *  p.yaml:4:27

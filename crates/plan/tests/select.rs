@@ -67,19 +67,19 @@ fn by_name() {
     check(
         "z*",
         expect![
-            "there is no stage `z*`; there is `clearest`, `pairs`, `prompts`, `report`, `responses`, `scores`, `tuned`"
+            "there is no stage `z*`; there is `prompts`, `responses`, `scores`, `pairs`, `clearest`, `tuned`, `report`"
         ],
     );
     check(
         "pears",
         expect![
-            "there is no stage `pears`; there is `clearest`, `pairs`, `prompts`, `report`, `responses`, `scores`, `tuned`"
+            "there is no stage `pears`; there is `prompts`, `responses`, `scores`, `pairs`, `clearest`, `tuned`, `report`"
         ],
     );
     check(
         "pairs.dropped",
         expect![
-            "there is no stage `pairs.dropped`; there is `clearest`, `pairs`, `prompts`, `report`, `responses`, `scores`, `tuned`"
+            "there is no stage `pairs.dropped`; there is `prompts`, `responses`, `scores`, `pairs`, `clearest`, `tuned`, `report`"
         ],
     );
 }
@@ -160,7 +160,7 @@ fn unions_intersections_and_exclusions() {
     check(
         "pairs ! pears",
         expect![
-            "there is no stage `pears`; there is `clearest`, `pairs`, `prompts`, `report`, `responses`, `scores`, `tuned`"
+            "there is no stage `pears`; there is `prompts`, `responses`, `scores`, `pairs`, `clearest`, `tuned`, `report`"
         ],
     );
     check("pairs,", expect!["the selector `pairs,` is empty beside a `,`"]);

@@ -266,10 +266,10 @@ fn the_tables_of_a_version_never_change() {
     }
     expect![[r#"
         ingest, by a column: prompts 4 e56578cdb634721c88dadf2500bdc1fe9683f5bc313cb6d777acd1b94e086a30
-        sql: table 4 730642dcf578cd8910e05f2fe647e28761aadf0a391e70f7acbbe10c783fb6e3
+        sql: table 4 78d59333e6d219bbc1a7c451115f0404f1a789f0e7eccb5a6410dd4b0b144c33
         pair: pairs 1 88137999a7c9ca0f1e3b4e41aab77a41da0e6049822f5491f32df0fa0df28105
         pair: dropped 4 58ded393670e5449d501b3dd9ae32d5e1856eb866ca73663d707a8e9c959130f
-        ingest, by digest: prompts 40 4bf096c59ab45a37baf4fdbe543555acf21882769668e3b1c7dd713500646305
+        ingest, by digest: prompts 12 7b2a8ab3cd317de7535530ea4202ab467fc60694c6fce68392b30b4343bc62ae
     "#]]
     .assert_eq(&told);
 }

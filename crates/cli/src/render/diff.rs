@@ -424,7 +424,7 @@ mod tests {
                 column group, Utf8 or null, is new
                 changed in margin 1, chosen 1
                 - prompt_id b2  margin 0.25  chosen blue
-                + prompt_id a1a1a1a1a1a1  margin 2.0  chosen a long text that is cut wh…
+                + prompt_id a1a1a1a1a1a1  margin 2.0  chosen a long text that is cut where …
                 ~ prompt_id c3  margin 0.5 → 0.75  chosen red → green
               pairs.dropped: the same 3 rows
 
