@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 pub mod bench;
+pub mod hub;
 pub mod running;
 pub mod six_stages;
 
@@ -74,7 +75,8 @@ impl Project {
     /// Runs the binary in the folder.
     pub fn sluice<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Said {
         let mut command = Command::new(binary());
-        command.args(arguments).current_dir(self.path()).env("SLUICE_COMMAND", "sluice").env("HF_HUB_CACHE", "hub");
+        command.args(arguments).current_dir(self.path()).env("SLUICE_COMMAND", "sluice");
+        command.env("HF_HUB_CACHE", "hub").env("HF_HUB_OFFLINE", "1");
         for name in ["SLUICE_LOG", "NO_COLOR", "COLUMNS"] {
             command.env_remove(name);
         }

@@ -286,7 +286,7 @@ fn exit_codes_say_what_went_wrong() {
         &run("models.policy=hf://nobody/nothing"),
         6,
         expect![[r#"
-        error: `hf://nobody/nothing`: looked in hub/models--nobody--nothing/snapshots/main; fetch it with `huggingface-cli download nobody/nothing --revision main`
+        error: `hf://nobody/nothing`: looked in hub/models--nobody--nothing/snapshots/main; fetch it with `hf download nobody/nothing --revision main`
            ╭─[--set:1:15]
          1 │ models.policy=hf://nobody/nothing
            ·               ───────────────────

@@ -31,7 +31,8 @@ fn after_long_help() -> String {
          `debug` or `sluice=trace`; -v and -vv are shorter\n  SLUICE_COMMAND  how this program is called in the \
          commands it suggests, as in `just sluice`\n  SLUICE_KERNELS  the folder of compiled GPU kernels and of what \
          was measured to choose them; it may be\n                  copied to another machine with the same GPU \
-         [default: sluice/kernels in the user's cache]\n",
+         [default: sluice/kernels in the user's cache]\n  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE\n                  \
+         the hub of published models: its cache, address and token, as its own tools read them\n",
         exit::table()
     )
 }
@@ -83,6 +84,9 @@ pub struct Global {
     #[arg(long, global = true, value_enum, value_name = "TYPE")]
     #[arg(hide_possible_values = true)]
     pub dtype: Option<DtypeChoice>,
+    /// Use no network: models of a hub are those of the local cache
+    #[arg(long, global = true)]
+    pub offline: bool,
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -170,6 +174,8 @@ pub enum Verb {
     Show(Show),
     /// Ask a question over the tables of the pipeline
     Sql(Sql),
+    /// Make the data tests of the results that are there; nothing is computed
+    Test(Test),
     /// Find every fault of a pipeline file
     Check(Only),
     /// List the runs of the store, the newest last
@@ -227,6 +233,21 @@ pub struct Run {
     /// End with 5 rather than wait for another run that is computing the same stage
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// `test [FILE] [SELECTOR]...`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Tests stand under a stage, beside its kind, as `tests`; `columns` is one of them. A run makes them \
+    too, and what reads\na stage that fails one does not run. An unchanged table is not tested again. The rows at fault are \
+    a table:\n`sluice sql 'select * from pairs.failed.unique_prompt_id'`, `sluice show pairs`.\n\nEnds with 3 when a test \
+    of severity `error` fails. With --json one object a stage: name, there, tests; of each test\nname, check, severity, \
+    outcome (passed, warned, failed, broken), failures, found, known, place, key."
+)]
+pub struct Test {
+    /// The pipeline file, then the stages to test [default: all]
+    #[arg(value_name = "FILE|SELECTOR")]
+    pub words: Vec<String>,
 }
 
 /// `plan [FILE] [SELECTOR]...`
@@ -317,7 +338,8 @@ pub struct Show {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
-    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.\n\nA table as it was before is named with its run: \
+    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.\nThe rows that failed a data test: \
+    `pairs.failed.unique_prompt_id`.\n\nA table as it was before is named with its run: \
     `pairs@prev` (the last result other than the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`.\n\nOf a stage with a \
     matrix, the name is the tables of all its cells, with the axes as columns in front; a\ncell has its name in \
     quotes: `select * from \"tuned[lr=0.001,beta=10]\".steps`."
@@ -465,6 +487,16 @@ pub enum ResponseHeader {
 pub enum Model {
     /// Architecture, parameters, memory, and what would be refused and why
     Inspect(Inspect),
+    /// Fetch a model of the hub into the local cache, at the commit that its revision stands for now
+    ///
+    /// Only what a model is read from is fetched: its configuration, tokenizer, chat template and safetensors. What was
+    /// interrupted goes on where it stopped. The token is HF_TOKEN, or the one that the hub's own tools were logged in with.
+    /// Prints the folder; with --json one object: model, commit, folder.
+    Fetch {
+        /// hf://owner/name@revision
+        #[arg(value_name = "MODEL")]
+        reference: String,
+    },
 }
 
 /// `model inspect`

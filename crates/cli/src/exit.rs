@@ -15,7 +15,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the pipeline file is wrong.
     Usage = 2,
-    /// Data broke a contract: a column, a count, a policy that is not the one the pairs came from.
+    /// Data broke a contract or failed a test: a column, a count, a policy that is not the one the pairs came from.
     Contract = 3,
     /// Stored bytes are not the bytes that were written.
     Corrupt = 4,
@@ -54,7 +54,7 @@ impl Exit {
             Exit::Ok => "done, or nothing to do",
             Exit::Failed => "a stage failed",
             Exit::Usage => "the command line or the pipeline file is wrong",
-            Exit::Contract => "data broke a contract (missing column, no rows, off-policy pairs)",
+            Exit::Contract => "data failed a test or broke a contract (missing column, no rows, off-policy pairs)",
             Exit::Corrupt => "damage found in the store; `fsck --repair` mends it",
             Exit::Locked => "another process is at it, and --no-wait was given",
             Exit::Remote => "a model of a hub is not here and could not be fetched",
@@ -138,7 +138,7 @@ mod tests {
                 0  done, or nothing to do
                 1  a stage failed
                 2  the command line or the pipeline file is wrong
-                3  data broke a contract (missing column, no rows, off-policy pairs)
+                3  data failed a test or broke a contract (missing column, no rows, off-policy pairs)
                 4  damage found in the store; `fsck --repair` mends it
                 5  another process is at it, and --no-wait was given
                 6  a model of a hub is not here and could not be fetched

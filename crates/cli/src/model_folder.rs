@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use sluice_lm::checkpoint::{self, Checkpoint, HubError};
+use sluice_lm::checkpoint::{Checkpoint, HubModel};
 use sluice_lm::model::{CausalModel, LoadError, load_causal, load_reward};
 use sluice_lm::precision::Placement;
 use sluice_lm::reward::RewardModel;
@@ -14,23 +14,26 @@ use sluice_sql::{DataFormat, Format, NamedTable, Session, TableData, render};
 use sluice_stages::Device;
 use sluice_stages::model::placement;
 
+use crate::args::Global;
 use crate::exit::{Exit, Failure};
+use crate::hub;
 use crate::output::err;
 use crate::pipeline_file::not_text;
+use crate::progress::Transfer;
 use crate::world::World;
 
-/// The folder of a reference: a path as it is, `hf://...` in the local cache.
-pub fn folder(reference: &str, world: &World) -> Result<PathBuf, Failure> {
-    checkpoint::resolve(reference, &world.hub).map_err(|error| match error {
-        HubError::Reference { .. } => Failure::new(Exit::Usage, error),
-        HubError::Absent { .. } | HubError::Read { .. } => Failure::new(Exit::Remote, error),
-    })
+/// The folder of a reference: a path as it is, `hf://...` in the local cache, into which it is fetched if it is not there.
+pub fn folder(reference: &str, global: &Global, world: &World) -> Result<PathBuf, Failure> {
+    let Some(model) = HubModel::parse(reference).map_err(hub::failure)? else { return Ok(PathBuf::from(reference)) };
+    let transfer = Transfer::new(global, world);
+    Ok(world.hub.obtain(&model, None, &|step| transfer.step(step))?.folder)
 }
 
 /// Opens a model folder and passes its warnings on.
-pub fn open(reference: &str, world: &World, quiet: bool) -> Result<Checkpoint, Failure> {
-    let opened = Checkpoint::open(&folder(reference, world)?).map_err(|error| Failure::new(Exit::Usage, error))?;
-    if !quiet {
+pub fn open(reference: &str, global: &Global, world: &World) -> Result<Checkpoint, Failure> {
+    let folder = folder(reference, global, world)?;
+    let opened = Checkpoint::open(&folder).map_err(|error| Failure::new(Exit::Usage, error))?;
+    if !global.quiet {
         opened.warnings.iter().for_each(|(file, warning)| err(format!("warning: {}: {warning}\n", file.display())));
     }
     Ok(opened)

@@ -2,8 +2,9 @@
 //! the stages need. A missing or broken reward model is told now, at its place in the file, and not after an hour of
 //! sampling.
 //!
-//! Reads no rows; what is wrong with those is found by the stage that uses them. Weights are read where the run needs
-//! their digest in any case, once for each change of a folder.
+//! Models of a hub that are not in the local cache are fetched here, before anything runs. Reads no rows; what is wrong with
+//! those is found by the stage that uses them. Weights are read where the run needs their digest in any case, once for each
+//! change of a folder.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +15,10 @@ use sluice_spec::stage::{Input, Kind};
 use sluice_spec::{Code, Diagnostic, Diagnostics, Model, Pipeline, Source, Span, Stage};
 
 use crate::exit::{Exit, Failure};
-use crate::session::Project;
+use crate::hub;
+use crate::progress::Transfer;
+use crate::secret;
+use crate::session::{Project, Session};
 
 /// How far models are looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,51 @@ pub fn check(project: &Project, targets: &[String], depth: Depth) -> Result<(), 
     Err(Failure::new(exit, Diagnostics::new(pipeline.sources.clone(), faults)))
 }
 
+/// Fetches the models of a hub that the wanted stages read and that are not in the local cache.
+///
+/// # Errors
+/// `Exit::Usage` with a fault of the file for every token that cannot be looked up; `Exit::Remote` for the first model that
+/// cannot be fetched.
+pub fn fetch(session: &Session, project: &Project, targets: &[String]) -> Result<(), Failure> {
+    let Session { global, world, .. } = session;
+    let mut faults = Vec::new();
+    let mut orders = Vec::new();
+    for model in to_fetch(project, targets) {
+        let Some(from) = hub::model(&model.location) else { continue };
+        match model.token.as_ref().map(|token| secret::look_up(token, &world.project)) {
+            None => orders.push((from, None)),
+            Some(Ok(found)) => orders.push((from, Some(found))),
+            Some(Err(error)) => {
+                let message = format!("`models.{}.token` is needed to fetch {from}, and {error}", model.name);
+                faults.push(fault(model.token.as_ref().and_then(|token| token.place), message));
+            }
+        }
+    }
+    if !faults.is_empty() {
+        let sources = project.plan.pipeline().sources.clone();
+        return Err(Failure::new(Exit::Usage, Diagnostics::new(sources, faults)));
+    }
+    let transfer = Transfer::of_run(global, world);
+    for (model, token) in orders {
+        world.hub.obtain(&model, token, &|step| transfer.step(step))?;
+    }
+    Ok(())
+}
+
+/// The models that are still to be fetched, each once.
+fn to_fetch<'p>(project: &'p Project, targets: &[String]) -> Vec<&'p Model> {
+    let pipeline = project.plan.pipeline();
+    let mut models: Vec<&Model> = Vec::new();
+    for input in wanted(project, targets).into_iter().flat_map(|stage| stage.kind.inputs()) {
+        let Some(model) = model(pipeline, &input.source) else { continue };
+        let absent = matches!(project.wire.find(pipeline, &input.source), Err(StageFailure::NotFetched { .. }));
+        if absent && !models.iter().any(|known| known.name == model.name) {
+            models.push(model);
+        }
+    }
+    models
+}
+
 /// What was found of something outside of the store.
 enum Seen {
     /// It is there; a model opens, and has this configuration.
@@ -78,8 +127,11 @@ enum Seen {
 
 fn look(project: &Project, source: &Source, depth: Depth) -> Seen {
     let pipeline = project.plan.pipeline();
-    if let Err(failure) = project.wire.find(pipeline, source) {
-        return Seen::Missing { message: failure.to_string(), is_remote: is_remote(&failure) };
+    match project.wire.find(pipeline, source) {
+        Ok(()) => {}
+        // It is fetched before a run, and then looked at.
+        Err(StageFailure::NotFetched { .. }) => return Seen::Usable(None),
+        Err(failure) => return Seen::Missing { message: failure.to_string(), is_remote: is_remote(&failure) },
     }
     let Some(model) = model(pipeline, source) else { return Seen::Usable(None) };
     let opened = project.wire.open_model(&model.location).and_then(|config| {

@@ -6,6 +6,7 @@ mod live;
 mod meter;
 mod plain;
 mod program;
+mod transfer;
 
 use sluice_engine::Event;
 
@@ -16,6 +17,7 @@ pub use bytes_read::BytesRead;
 pub use live::Live;
 pub use plain::Plain;
 pub use program::{JsonLines, Logged};
+pub use transfer::Transfer;
 
 /// Somebody who watches a run. Events come from several threads.
 pub trait Watch: Send + Sync {

@@ -19,6 +19,7 @@ pub mod runs;
 pub mod show;
 pub mod summary;
 pub mod sweep;
+pub mod tested;
 pub mod why;
 
 pub use paint::{Ink, Paint};

@@ -17,6 +17,7 @@ mod show;
 mod sql;
 mod status;
 mod tag;
+mod test;
 mod why;
 
 use crate::args::{Cli, Model, Verb};
@@ -40,11 +41,13 @@ pub fn run(cli: Cli, world: World) -> Outcome {
         Verb::Gc(args) => gc::run(&Session::open(global, world)?, &args),
         Verb::Diff(args) => diff::run(&Session::open(global, world)?, &args),
         Verb::Tag(args) => tag::run(&Session::open(global, world)?, &args),
+        Verb::Test(args) => test::run(&Session::open(global, world)?, &args),
         Verb::Check(args) => check::run(&Session::open(global, world)?, &args),
         Verb::Generate(args) => generate::run(&global, &world, &args),
         Verb::Score(args) => score::run(&global, &world, &args),
         Verb::Logprobs(args) => logprobs::run(&global, &world, &args),
         Verb::Model(Model::Inspect(args)) => model::inspect(&global, &world, &args),
+        Verb::Model(Model::Fetch { reference }) => model::fetch(&global, &world, &reference),
         Verb::Completions { shell } => completions::run(shell),
     }
 }

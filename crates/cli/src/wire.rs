@@ -5,18 +5,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use sluice_engine::{Given, Job, JobInput, Numerics, Produced, Progress, RowCount, StageFailure, StageRunner};
-use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_engine::{
+    Given, Job, JobInput, Numerics, Produced, Progress, RowCount, StageFailure, StageRunner, TestJob, Verdict,
+};
+use sluice_lm::checkpoint::{Checkpoint, CheckpointError, HubError, HubModel, Snapshot};
 use sluice_lm::config::Config;
 use sluice_spec::{KindName, Location, Pipeline, Source, Stage};
 use sluice_sql::SqlError;
 use sluice_stages::answers::AnswerError;
 use sluice_stages::score::JudgeError;
+use sluice_stages::test::{TestContext, TestRun, Tested};
 use sluice_stages::train::TrainStageError;
 use sluice_stages::{Device, InputData, Reading, StageContext, StageError, StageInput, Unit};
 use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Output, Store, StoreError};
 
 use crate::exit::Exit;
+use crate::hub::{self, Hub};
 use crate::world::tidy;
 
 /// Runs the stages of a project.
@@ -24,7 +28,7 @@ pub struct Wire {
     project: PathBuf,
     store: Store,
     pub device: Device,
-    hub: PathBuf,
+    hub: Hub,
     started: Instant,
     pub numerics: Numerics,
 }
@@ -57,13 +61,12 @@ pub enum OutsideError {
 }
 
 impl Wire {
-    /// `hub` is the local cache of published models.
-    pub fn new(project: &Path, store: &Store, device: Device, hub: &Path) -> Wire {
+    pub fn new(project: &Path, store: &Store, device: Device, hub: &Hub) -> Wire {
         Wire {
             project: project.to_owned(),
             store: store.clone(),
             device,
-            hub: hub.to_owned(),
+            hub: hub.clone(),
             started: Instant::now(),
             numerics: Numerics::new(device.numerics()),
         }
@@ -119,14 +122,34 @@ impl Wire {
     }
 
     fn folder(&self, location: &Location) -> Result<PathBuf, StageFailure> {
-        match location {
-            Location::Folder(folder) => Ok(tidy(&self.project.join(folder))),
-            Location::HuggingFace { owner, name, revision } => {
-                let revision = revision.as_ref().map_or_else(String::new, |revision| format!("@{revision}"));
-                let reference = format!("hf://{owner}/{name}{revision}");
-                sluice_lm::checkpoint::resolve(&reference, &self.hub).map_err(StageFailure::of)
+        match (hub::model(location), location) {
+            (Some(model), _) => self.snapshot(&model).map(|snapshot| snapshot.folder),
+            (None, Location::Folder(folder)) => Ok(tidy(&self.project.join(folder))),
+            (None, Location::HuggingFace { owner, name, .. }) => {
+                Err(StageFailure::of(HubError::Reference { reference: format!("hf://{owner}/{name}") }))
             }
         }
+    }
+
+    /// A model of the hub in the local cache. One that can be fetched is no fault; a run does that before anything else.
+    fn snapshot(&self, model: &HubModel) -> Result<Snapshot, StageFailure> {
+        self.hub.find(model).map_err(|error| match error {
+            HubError::Absent { .. } | HubError::Incomplete { .. } if self.hub.fetches() => {
+                StageFailure::NotFetched { what: format!("{model} is not in the local cache; a run fetches it") }
+            }
+            error => StageFailure::of(error),
+        })
+    }
+
+    /// Which commits the models of a hub are that a stage reads: they are in no key, which has their contents.
+    fn commits(&self, inputs: &[JobInput]) -> Vec<(String, String)> {
+        let commit = |input: &JobInput| {
+            let Given::Model { location, .. } = &input.given else { return None };
+            let model = hub::model(location)?;
+            let snapshot = self.hub.find(&model).ok()?;
+            Some((format!("{}_commit", input.role), format!("{} of hf://{}", snapshot.commit, model.id())))
+        };
+        inputs.iter().filter_map(commit).collect()
     }
 
     /// `checkpoint_at` is where a checkpoint is: checked for who reads its weights, and a place for who only counts.
@@ -207,6 +230,19 @@ impl StageRunner for Wire {
         Ok(count.map(|count| RowCount { rows: count.n_rows, rows_known: count.n_known, unit }))
     }
 
+    fn test(&self, job: &TestJob<'_>) -> Result<Vec<Result<Verdict, StageFailure>>, StageFailure> {
+        let tests = job.tests.iter();
+        let runs: Vec<TestRun<'_>> =
+            tests.map(|sluice_engine::TestRun { test, tables, attempt }| TestRun { test, tables, attempt }).collect();
+        let context = TestContext { store: job.store, record: job.record, cancel: job.cancel };
+        let verdict = |tested| match tested {
+            Ok(Tested { n_failed, rows, found }) => Ok(Verdict { n_failed, rows, found }),
+            Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
+            Err(error) => Err(StageFailure::of(error)),
+        };
+        Ok(sluice_stages::test::run(&runs, &context).into_iter().map(verdict).collect())
+    }
+
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
         let inputs = self.stage_inputs(job.inputs, Store::checkpoint_path)?;
         let progress = |progress: sluice_stages::Progress| (job.progress)(engine_progress(progress));
@@ -223,7 +259,8 @@ impl StageRunner for Wire {
             cancel: job.cancel,
         };
         match sluice_stages::run(&job.stage.kind, &context) {
-            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, facts, n_rows_reused, n_steps_resumed }) => {
+            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, mut facts, n_rows_reused, n_steps_resumed }) => {
+                facts.extend(self.commits(job.inputs));
                 Ok(Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed })
             }
             Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
@@ -267,6 +304,9 @@ pub fn exit_of(failure: &StageFailure) -> Exit {
         StageFailure::Interrupted => return Exit::Interrupted,
         StageFailure::Locked => return Exit::Locked,
         StageFailure::Store(error) => return exit_of_store(error),
+        StageFailure::NotFetched { .. } => return Exit::Remote,
+        StageFailure::FailedTests { .. } => return Exit::Contract,
+        StageFailure::BrokenTest { source, .. } => return exit_of(source),
         StageFailure::Panicked { .. } | StageFailure::NoModel { .. } | StageFailure::NoOutput { .. } => {
             return Exit::Failed;
         }
@@ -312,7 +352,8 @@ fn exit_of_stage(error: &StageError) -> Exit {
             | SqlError::NoSuchFile { .. }
             | SqlError::Folder { .. },
         )
-        | StageError::Query(_) => Exit::Usage,
+        | StageError::Query(_)
+        | StageError::Test(_) => Exit::Usage,
         _ => Exit::Failed,
     }
 }

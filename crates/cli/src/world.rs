@@ -6,7 +6,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sluice_spec::Secret;
+
 use crate::args::{ColorChoice, Global};
+use crate::hub::Hub;
 use crate::render::Paint;
 
 /// The outside, as it was when the program started.
@@ -26,8 +29,8 @@ pub struct World {
     pub columns: usize,
     /// How a user would call this program again.
     pub command: String,
-    /// The local cache of published models.
-    pub hub: PathBuf,
+    /// The hub of published models and its local cache.
+    pub hub: Hub,
     /// Where compiled GPU kernels are kept.
     pub kernels: PathBuf,
 }
@@ -53,7 +56,7 @@ impl World {
             live: live && env::var_os("TERM").is_none_or(|value| value != "dumb"),
             columns: columns(),
             command: command(),
-            hub: hub(),
+            hub: hub(global.offline),
             kernels: kernels(),
             project,
             store,
@@ -89,12 +92,21 @@ fn columns() -> usize {
     told.or_else(seen).unwrap_or(100).clamp(60, 400)
 }
 
-/// The `hub` folder of the Hugging Face cache, by the rules of its own tools.
-fn hub() -> PathBuf {
+/// The Hugging Face hub and its cache, by the rules of its own tools.
+fn hub(offline: bool) -> Hub {
+    const ENDPOINT: &str = "https://huggingface.co";
+    let text = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
     let folder = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || folder("HF_HOME").or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")));
-    let usual = || folder("HOME").unwrap_or_default().join(".cache").join("huggingface");
-    folder("HF_HUB_CACHE").unwrap_or_else(|| home().unwrap_or_else(usual).join("hub"))
+    let home = folder("HF_HOME").or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("huggingface")));
+    let home = home.unwrap_or_else(|| folder("HOME").unwrap_or_default().join(".cache").join("huggingface"));
+    let yes = |value: String| ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str());
+    Hub {
+        cache: folder("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+        endpoint: text("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()).trim_end_matches('/').to_owned(),
+        offline: offline || text("HF_HUB_OFFLINE").is_some_and(yes),
+        token: text("HF_TOKEN").map(Secret::new),
+        token_file: folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token")),
+    }
 }
 
 /// The folder of compiled GPU kernels: they are of a machine, not of a store.

@@ -20,9 +20,11 @@ use crate::report::{self, Recomputed, Reused, RunReport, StageReport};
 use crate::resolve::Resolved;
 use crate::run::Called;
 use crate::runner::{Progress, StageFailure};
+use crate::testing::{Case, TestReport};
 
 /// Where a stage stands. `Waiting` leads to everything, `Ready` to `Running` or `Interrupted`, `Running` to an
-/// end; the others are ends. Only damage leads back: a result that has to be made again, and who reads it, wait anew.
+/// end; the others are ends. A stage with tests comes to `Done` or `Rejected` by way of `Testing`, unless their
+/// outcomes are known. Only damage leads back: a result that has to be made again, and who reads it, wait anew.
 #[derive(Debug, Clone)]
 pub(crate) enum StageState {
     /// Something it reads is not settled.
@@ -43,6 +45,10 @@ pub(crate) enum StageState {
         /// What came of computing it, if its key had a result before.
         recomputed: Option<Recomputed>,
     },
+    /// It has a result, whose tests run; `done` is the state it comes to if none fails.
+    Testing { done: Box<StageState>, cases: Arc<Vec<Case>>, begun: bool },
+    /// It has a result, that of `done`, and nothing may read it: a test failed, or could not be made.
+    Rejected { done: Box<StageState>, failure: Arc<StageFailure> },
     /// It has no result.
     Failed { key: Option<StageKey>, failure: Arc<StageFailure> },
     /// Something it reads has no result.
@@ -59,9 +65,9 @@ impl StageState {
 
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Waiting | Self::Ready { .. } | Self::Running { .. } => Outcome::Running,
+            Self::Waiting | Self::Ready { .. } | Self::Running { .. } | Self::Testing { .. } => Outcome::Running,
             Self::Done { how, .. } => *how,
-            Self::Failed { .. } => Outcome::Failed,
+            Self::Failed { .. } | Self::Rejected { .. } => Outcome::Failed,
             Self::Blocked { .. } => Outcome::Blocked,
             Self::Interrupted => Outcome::Interrupted,
         }
@@ -71,6 +77,7 @@ impl StageState {
         match self {
             Self::Ready { resolved, .. } | Self::Running { resolved, .. } => Some(resolved.key),
             Self::Done { record, .. } => Some(record.key),
+            Self::Testing { done, .. } | Self::Rejected { done, .. } => done.key(),
             Self::Failed { key, .. } => *key,
             Self::Waiting | Self::Blocked { .. } | Self::Interrupted => None,
         }
@@ -84,8 +91,12 @@ pub(crate) struct Board<'a> {
     index_of: HashMap<&'a StageName, usize>,
     /// Running stages that run a model, and those that do not.
     n_running: Slots,
+    /// Stages whose tests run. They take no slot of a stage.
+    n_testing: usize,
     /// What each stage told while it ran.
     notices: Vec<Vec<Notice>>,
+    /// How the tests of each stage came out.
+    tests: Vec<Vec<TestReport>>,
     store: &'a Store,
     /// None when the store is read-only: then nothing can run, and finding hits needs no manifest.
     manifest: Option<RunManifest>,
@@ -108,6 +119,7 @@ impl<'a> Board<'a> {
     ) -> Result<Self, StoreError> {
         let states = vec![StageState::Waiting; stages.len()];
         let notices = vec![Vec::new(); stages.len()];
+        let tests = vec![Vec::new(); stages.len()];
         let make = |run| RunManifest {
             schema_version: RUN_SCHEMA_VERSION,
             run,
@@ -119,7 +131,7 @@ impl<'a> Board<'a> {
             started_unix_ms: header.started_unix_ms,
             seconds: 0.0,
             outcome: Outcome::Running,
-            stages: stages.iter().zip(&states).map(|(stage, state)| run_stage(stage, state)).collect(),
+            stages: stages.iter().map(|stage| run_stage(stage, &StageState::Waiting, &[])).collect(),
         };
         let (manifest, alive) = match store.begin_run(make) {
             Ok((manifest, alive)) => (Some(manifest), Some(alive)),
@@ -140,13 +152,15 @@ impl<'a> Board<'a> {
         });
         let (pipeline, started) = (header.pipeline.to_owned(), Instant::now());
         let index_of = stages.iter().enumerate().map(|(index, stage)| (&stage.name, index)).collect();
-        let (n_running, is_behind, _alive) = (Slots::default(), false, alive);
+        let (n_running, n_testing, is_behind, _alive) = (Slots::default(), 0, false, alive);
         Ok(Self {
             stages,
             states,
             index_of,
             n_running,
+            n_testing,
             notices,
+            tests,
             store,
             manifest,
             is_behind,
@@ -202,27 +216,42 @@ impl<'a> Board<'a> {
         self.n_running
     }
 
+    /// Of how many stages the tests run now.
+    pub fn n_testing(&self) -> usize {
+        self.n_testing
+    }
+
+    /// Keeps how a stage's tests came out, for its next state, the manifest and the report.
+    pub fn keep_tests(&mut self, index: usize, tests: Vec<TestReport>) {
+        self.tests[index] = tests;
+    }
+
     /// The one place where a stage's state changes.
     pub fn transition(&mut self, index: usize, next: StageState) -> Result<(), StoreError> {
-        use StageState::{Blocked, Done, Failed, Interrupted, Ready, Running, Waiting};
+        use StageState::{Blocked, Done, Failed, Interrupted, Ready, Rejected, Running, Testing, Waiting};
         let legal = matches!(
             (&self.states[index], &next),
-            (Waiting, Ready { .. } | Done { .. } | Failed { .. } | Blocked { .. } | Interrupted)
+            (Waiting, Ready { .. } | Testing { .. } | Done { .. } | Rejected { .. })
+                | (Waiting, Failed { .. } | Blocked { .. } | Interrupted)
                 | (Ready { .. }, Running { .. } | Interrupted)
-                | (Running { .. }, Done { .. } | Failed { .. } | Interrupted | Waiting)
+                | (Running { .. }, Testing { .. } | Done { .. } | Rejected { .. })
+                | (Running { .. }, Failed { .. } | Interrupted | Waiting)
+                | (Testing { .. }, Testing { .. } | Done { .. } | Rejected { .. } | Interrupted | Waiting)
                 | (Done { .. }, Waiting)
         );
         debug_assert!(legal, "{} from {:?} to {next:?}", self.stages[index].name, self.states[index]);
         self.tell(index, &next);
         let is_hit = matches!(next, Done { how: Outcome::Hit, .. });
-        let has_news = !matches!(next, Ready { .. } | Blocked { .. });
+        let has_news = !matches!(next, Ready { .. } | Blocked { .. } | Testing { begun: true, .. });
         let runs = |state: &StageState| usize::from(matches!(state, Running { .. }));
         let (before, after) = (runs(&self.states[index]), runs(&next));
         let n_running = self.n_running.of(self.stages[index]);
         *n_running = *n_running + after - before;
+        let is_tested = |state: &StageState| usize::from(matches!(state, Testing { begun: true, .. }));
+        self.n_testing = self.n_testing + is_tested(&next) - is_tested(&self.states[index]);
         self.states[index] = next;
         if let Some(manifest) = &mut self.manifest {
-            manifest.stages[index] = run_stage(self.stages[index], &self.states[index]);
+            manifest.stages[index] = run_stage(self.stages[index], &self.states[index], &self.tests[index]);
         }
         // Hits come in crowds, and are written down together.
         self.is_behind |= is_hit;
@@ -237,40 +266,57 @@ impl<'a> Board<'a> {
     /// The events of a transition.
     fn tell(&self, index: usize, next: &StageState) {
         let stage = self.stages[index].name.clone();
-        let event = match next {
-            StageState::Waiting | StageState::Ready { .. } => return,
+        let tested = matches!(self.states[index], StageState::Testing { .. });
+        let tests = || Event::StageTested { stage: stage.clone(), tests: self.tests[index].clone() };
+        match next {
+            StageState::Waiting | StageState::Ready { .. } | StageState::Testing { begun: true, .. } => {}
             StageState::Running { resolved, reason } => {
-                Event::StageStarted { stage, key: resolved.key, reason: reason.to_string() }
+                (self.events)(Event::StageStarted { stage, key: resolved.key, reason: reason.to_string() });
             }
-            StageState::Done { record, how: Outcome::Hit, .. } => Event::StageHit {
-                stage,
-                key: record.key,
-                rows: report::rows(record),
-                digest: report::digest(record),
-                saved_seconds: record.seconds,
-            },
-            StageState::Done { record, seconds, reused, recomputed, .. } => {
-                if let Some(Recomputed::Differs { evidence }) = recomputed {
-                    let (stage, key, evidence) = (stage.clone(), record.key, evidence.clone());
-                    (self.events)(Event::Diverged { stage, key, evidence });
+            StageState::Testing { done, .. } => self.tell_result(stage, done),
+            StageState::Done { .. } => {
+                // A stage that was tested has told its result before.
+                if !tested {
+                    self.tell_result(stage.clone(), next);
                 }
-                Event::StageFinished {
-                    stage,
-                    key: record.key,
-                    rows: report::rows(record),
-                    rows_reused: reused.n_rows,
-                    seconds: *seconds,
-                    digest: report::digest(record),
-                    metrics: record.metrics.clone(),
+                if !self.tests[index].is_empty() {
+                    (self.events)(tests());
                 }
+            }
+            StageState::Rejected { done, failure } => {
+                if !tested {
+                    self.tell_result(stage.clone(), done);
+                }
+                (self.events)(tests());
+                (self.events)(Event::StageFailed { stage, error: failure.to_string(), causes: failure.causes() });
             }
             StageState::Failed { failure, .. } => {
-                Event::StageFailed { stage, error: failure.to_string(), causes: failure.causes() }
+                (self.events)(Event::StageFailed { stage, error: failure.to_string(), causes: failure.causes() });
             }
-            StageState::Blocked { by } => Event::StageBlocked { stage, by: by.clone() },
-            StageState::Interrupted => Event::StageInterrupted { stage },
-        };
-        (self.events)(event);
+            StageState::Blocked { by } => (self.events)(Event::StageBlocked { stage, by: by.clone() }),
+            StageState::Interrupted => (self.events)(Event::StageInterrupted { stage }),
+        }
+    }
+
+    /// The events of a stage's having a result.
+    fn tell_result(&self, stage: StageName, done: &StageState) {
+        let StageState::Done { record, how, reason: _, seconds, reused, recomputed } = done else { return };
+        let (key, rows, digest) = (record.key, report::rows(record), report::digest(record));
+        if *how == Outcome::Hit {
+            return (self.events)(Event::StageHit { stage, key, rows, digest, saved_seconds: record.seconds });
+        }
+        if let Some(Recomputed::Differs { evidence }) = recomputed {
+            (self.events)(Event::Diverged { stage: stage.clone(), key, evidence: evidence.clone() });
+        }
+        (self.events)(Event::StageFinished {
+            stage,
+            key,
+            rows,
+            rows_reused: reused.n_rows,
+            seconds: *seconds,
+            digest,
+            metrics: record.metrics.clone(),
+        });
     }
 
     fn write_manifest(&mut self, outcome: Outcome) -> Result<(), StoreError> {
@@ -285,9 +331,10 @@ impl<'a> Board<'a> {
     pub fn finish(mut self, plan: &Plan, reached: &Reached) -> Result<RunReport, StoreError> {
         let seconds = self.started.elapsed().as_secs_f64();
         let notices = std::mem::take(&mut self.notices).into_iter();
-        let ended = self.stages.iter().zip(&self.states).zip(notices);
+        let tests = std::mem::take(&mut self.tests).into_iter();
+        let ended = self.stages.iter().zip(&self.states).zip(notices.zip(tests));
         let reports: Vec<StageReport> =
-            ended.map(|((stage, state), notices)| stage_report(stage, state, reached, notices)).collect();
+            ended.map(|((stage, state), told)| stage_report(stage, state, reached, told)).collect();
         let comparisons = comparisons(plan, &reports);
         let run = self.manifest.as_ref().map(|manifest| manifest.run);
         let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports, comparisons);
@@ -336,16 +383,22 @@ impl Slots {
     }
 }
 
-fn run_stage(stage: &Stage, state: &StageState) -> RunStage {
+fn run_stage(stage: &Stage, state: &StageState, tests: &[TestReport]) -> RunStage {
     RunStage {
         name: stage.name.to_string(),
         kind: stage.kind.name().name().to_owned(),
         outcome: state.outcome(),
         key: state.key(),
+        tests: tests.iter().map(TestReport::in_manifest).collect(),
     }
 }
 
-fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: Vec<Notice>) -> StageReport {
+fn stage_report(
+    stage: &Stage,
+    state: &StageState,
+    reached: &Reached,
+    (notices, tests): (Vec<Notice>, Vec<TestReport>),
+) -> StageReport {
     let mut report = StageReport {
         name: stage.name.clone(),
         kind: stage.kind.name().name(),
@@ -361,11 +414,19 @@ fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: V
         error: None,
         progress: None,
         notices,
+        tests,
         failure: None,
         record: None,
     };
     match state {
-        StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } => {}
+        StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. } | StageState::Testing { .. } => {}
+        StageState::Rejected { done, failure } => {
+            let (notices, tests) = (report.notices, report.tests);
+            report = stage_report(stage, done, reached, (notices, tests));
+            report.state = state.outcome();
+            report.error = Some(failure.to_string());
+            report.failure = Some(failure.clone());
+        }
         StageState::Interrupted => report.progress = reached.of(&stage.name),
         StageState::Done { record, how: _, reason, seconds, reused, recomputed } => {
             report.rows = report::rows(record);

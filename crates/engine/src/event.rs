@@ -12,6 +12,7 @@ use sluice_store::{Notice, RunId, StageKey};
 use crate::cell::CellInfo;
 use crate::report::RunReport;
 use crate::runner::Progress;
+use crate::testing::TestReport;
 
 /// One thing that happened.
 #[derive(Debug, Clone, Serialize)]
@@ -94,7 +95,15 @@ pub enum Event {
         /// The numbers it reports.
         metrics: BTreeMap<String, f64>,
     },
-    /// A stage ended without a result.
+    /// The data tests of a stage came out so; some may be known from earlier runs.
+    StageTested {
+        /// The stage.
+        #[serde(serialize_with = "as_text")]
+        stage: StageName,
+        /// Its tests, its contract first.
+        tests: Vec<TestReport>,
+    },
+    /// A stage ended without a result, or with one that failed a test.
     StageFailed {
         /// The stage.
         #[serde(serialize_with = "as_text")]

@@ -18,6 +18,7 @@ use crate::reason::{LeafChange, Reason, compare_leaves, write_changes};
 use crate::resolve::{Answer, Resolved};
 use crate::run::{Engine, EngineError};
 use crate::runner::{RowCount, StageFailure};
+use crate::testing;
 
 /// A stage, and what a run would do with it.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +34,9 @@ pub struct PlannedStage {
     /// What a run would do.
     #[serde(flatten)]
     pub state: PlanState,
+    /// Data tests that a run would make of a result that is there.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tests_to_run: usize,
 }
 
 /// What a run would do with a stage.
@@ -74,12 +78,27 @@ pub enum PlanState {
         /// What changed in its own parameters; if nothing did, only its inputs can make it run.
         changes: Vec<LeafChange>,
     },
-    /// Fail: what it reads from outside is not there.
+    /// Decide when something from outside is fetched, which a run does first: if it is as before, it is a hit.
+    Fetch {
+        /// What it is.
+        what: String,
+    },
+    /// Fail: what it reads from outside is not there, or its result is known to fail a test.
     Fail {
         /// What is wrong.
         #[serde(serialize_with = "as_text")]
         failure: Arc<StageFailure>,
     },
+}
+
+impl PlanState {
+    /// The result that is there.
+    pub fn record(&self) -> Option<Arc<Record>> {
+        match self {
+            Self::Hit { record, .. } => Some(record.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for PlanState {
@@ -98,6 +117,7 @@ impl fmt::Display for PlanState {
                 write!(f, "waits for {}", names(upstream).join(", "))
             }
             Self::Pending { changes, .. } => write_changes(f, changes),
+            Self::Fetch { what } => f.write_str(what),
             Self::Fail { failure } => write!(f, "{failure}"),
         }
     }
@@ -147,7 +167,45 @@ impl Engine<'_> {
         for (reader, (file, (source, output))) in damaged.into_inner() {
             mend_plan(&mut planned, &reader, &source, Reason::OutputDamaged { output, file });
         }
+        self.with_tests(planned)
+    }
+
+    /// Says of each result what is known of its tests. What reads one that fails does not run.
+    fn with_tests(&self, mut planned: Vec<PlannedStage>) -> Result<Vec<PlannedStage>, EngineError> {
+        let pipeline = self.plan.pipeline();
+        let index_of: HashMap<StageName, usize> =
+            planned.iter().enumerate().map(|(at, stage)| (stage.name.clone(), at)).collect();
+        for at in 0..planned.len() {
+            let Some(stage) = pipeline.stage(&planned[at].name) else { continue };
+            let PlanState::Hit { record, .. } = &planned[at].state else { continue };
+            let record = record.clone();
+            let result_of = |name: &StageName| index_of.get(name).and_then(|at| planned[*at].state.record());
+            let needs = self.plan.reads(&stage.name).map(|need| &need.name);
+            let upstream: Vec<StageName> = needs.filter(|need| result_of(need).is_none()).cloned().collect();
+            if !upstream.is_empty() {
+                planned[at].state = PlanState::Pending { upstream, never_ran: false, changes: Vec::new() };
+                continue;
+            }
+            match self.known_tests(stage, &record, result_of)? {
+                Err(failure) => planned[at].state = PlanState::Fail { failure: Arc::new(failure) },
+                Ok(tests) => {
+                    let known: Vec<_> = tests.iter().flatten().cloned().collect();
+                    planned[at].tests_to_run = tests.len() - known.len();
+                    if let Some(failure) = testing::failure(&known) {
+                        planned[at].state = PlanState::Fail { failure: Arc::new(failure) };
+                    }
+                }
+            }
+        }
         Ok(planned)
+    }
+
+    /// Like [`Engine::plan_states`], and says which results are known to fail a test, and how many tests a run would make.
+    ///
+    /// # Errors
+    /// `UnknownStage`; `Store` when the store does not read.
+    pub fn plan_tests(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
+        self.with_tests(self.plan_states(targets)?)
     }
 
     /// What of a stage's work is done: steps an earlier run saved, or else rows that are known.
@@ -182,6 +240,7 @@ impl Engine<'_> {
             };
             let state = if upstream.is_empty() {
                 match resolver.resolve(stage, record_of) {
+                    Err(StageFailure::NotFetched { what }) => PlanState::Fetch { what },
                     Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
                     Ok(resolved) => match resolver.answer(stage, &resolved)? {
                         Answer::Hit(record) => PlanState::Hit { key: resolved.key, record },
@@ -194,7 +253,7 @@ impl Engine<'_> {
             };
             index_of.insert(&stage.name, planned.len());
             let (name, kind) = (stage.name.clone(), stage.kind.name().name());
-            planned.push(PlannedStage { name, kind, cell: CellInfo::of(stage), state });
+            planned.push(PlannedStage { name, kind, cell: CellInfo::of(stage), state, tests_to_run: 0 });
         }
         let _ = self.store.save_stat_cache();
         Ok(planned)
@@ -209,9 +268,11 @@ impl Engine<'_> {
         let history = History::new(self.store, self.pipeline);
         let (except, current) = match &stage.state {
             PlanState::Hit { key, record } => (Some(*key), Some(record.clone())),
-            PlanState::Run { .. } | PlanState::Partial { .. } | PlanState::Pending { .. } | PlanState::Fail { .. } => {
-                (None, None)
-            }
+            PlanState::Run { .. }
+            | PlanState::Partial { .. }
+            | PlanState::Pending { .. }
+            | PlanState::Fetch { .. }
+            | PlanState::Fail { .. } => (None, None),
         };
         let earlier = history.last(&stage.name, except)?;
         let changes = match (&stage.state, &earlier, current) {
@@ -282,6 +343,10 @@ fn mend_plan(planned: &mut [PlannedStage], reader: &StageName, source: &StageNam
             stage.state = PlanState::Run { key: *key, reason: reason.clone() };
         }
     }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 fn names(stages: &[StageName]) -> Vec<String> {

@@ -2,7 +2,8 @@
 //! they are stored and shown, are what is hashed. So an explanation cannot drift from the key. It refuses to
 //! know where digests come from.
 
-use sluice_spec::{KindName, LeafSink, Sources, Span, Stage};
+use sluice_spec::stage::test;
+use sluice_spec::{KindName, LeafSink, Sources, Span, Stage, Test};
 use sluice_store::{Leaf, LeafValue, StageKey};
 
 /// Version of the derivation itself. Raising it makes every stage run again.
@@ -72,6 +73,30 @@ pub(crate) fn own_leaves(stage: &Stage, sources: &Sources, numerics: &Numerics) 
     sort(&mut leaves);
     leaves
 }
+
+/// Everything that enters the key of a test's outcome, sorted by path: the test, its code's version, the contents of the
+/// tables it reads by their names in it, and the number it looks at.
+pub(crate) fn test_leaves(
+    test: &Test,
+    sources: &Sources,
+    tables: &[(String, String)],
+    number: Option<f64>,
+) -> Vec<Leaf> {
+    let derived = |path: String, value| Leaf { path, value, place: None };
+    let mut walk = Walk { prefix: TEST, sources, leaves: Vec::new() };
+    test.leaves(&mut walk);
+    let mut leaves = walk.leaves;
+    leaves.push(derived("engine.key_schema".to_owned(), LeafValue::Int(KEY_SCHEMA)));
+    leaves.push(derived("engine.kind".to_owned(), LeafValue::Text(TEST.to_owned())));
+    leaves.push(derived("engine.stage_version".to_owned(), LeafValue::Int(i64::from(test::VERSION))));
+    leaves.extend(tables.iter().map(|(name, hex)| derived(format!("{INPUT}{name}"), LeafValue::Digest(hex.clone()))));
+    leaves.extend(number.map(|number| derived(format!("{INPUT}metric"), LeafValue::Float(number))));
+    sort(&mut leaves);
+    leaves
+}
+
+/// The kind of a record that is a test's outcome.
+pub(crate) const TEST: &str = "test";
 
 /// The key of some leaves, whatever their order. Places do not enter it.
 ///

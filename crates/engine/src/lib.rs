@@ -17,6 +17,7 @@ mod report;
 mod resolve;
 mod run;
 mod runner;
+mod testing;
 mod worker;
 
 pub use cell::{CellInfo, CellValues};
@@ -28,4 +29,7 @@ pub use key::{KEY_SCHEMA, Numerics, derive_key};
 pub use reason::{LeafChange, Reason, compare_leaves};
 pub use report::{Recomputed, RunReport, StageReport};
 pub use run::{Called, Engine, EngineError, RunOptions};
-pub use runner::{Given, Job, JobInput, Produced, Progress, RowCount, StageFailure, StageRunner};
+pub use runner::{
+    Given, Job, JobInput, Produced, Progress, RowCount, StageFailure, StageRunner, TestJob, TestRun, Verdict,
+};
+pub use testing::{TestReport, TestedStage};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 use sluice_spec::StageName;
-use sluice_store::{Record, StoreError};
+use sluice_store::{Output, Record, StoreError};
 
 use crate::board::{Board, StageState};
 use crate::event::Event;
@@ -58,6 +58,31 @@ impl Mending {
         Ok(true)
     }
 
+    /// Puts a stage back to the beginning whose tests found its own result damaged. Whether it did: any other failure stays
+    /// one.
+    pub fn take_up_tested(
+        &mut self,
+        board: &mut Board<'_>,
+        index: usize,
+        failure: &StageFailure,
+    ) -> Result<bool, StoreError> {
+        let Some(damage) = damage(failure).filter(|_| !self.begun.contains_key(&index)) else { return Ok(false) };
+        let StageState::Testing { done, .. } = board.state(index) else { return Ok(false) };
+        let StageState::Done { record, .. } = done.as_ref() else { return Ok(false) };
+        let is_damaged = |output: &&Output| Some(output.artifact.content()) == damage.damaged_artifact();
+        let Some(output) = record.outputs.iter().find(is_damaged).map(|output| output.name.clone()) else {
+            return Ok(false);
+        };
+        let file = damage.path().map(|path| path.display().to_string()).unwrap_or_default();
+        self.begun.insert(index, digests(record));
+        let stage = board.stage(index).name.clone();
+        board.report(Event::Damaged { stage, output: output.clone(), file: file.clone() });
+        self.due.insert(index, Reason::OutputDamaged { output, file });
+        board.keep_tests(index, Vec::new());
+        board.transition(index, StageState::Waiting)?;
+        Ok(true)
+    }
+
     /// Looks at a stage that ended. One that came out otherwise than before makes what follows it look for its results
     /// again.
     pub fn ended(&mut self, board: &mut Board<'_>, index: usize) -> Result<(), StoreError> {
@@ -102,7 +127,10 @@ pub(crate) fn damage(failure: &StageFailure) -> Option<&StoreError> {
         | StageFailure::Locked
         | StageFailure::Panicked { .. }
         | StageFailure::NoModel { .. }
+        | StageFailure::NotFetched { .. }
+        | StageFailure::FailedTests { .. }
         | StageFailure::NoOutput { .. } => None,
+        StageFailure::BrokenTest { source, .. } => return damage(source),
     };
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<StoreError>() {

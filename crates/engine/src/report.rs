@@ -12,6 +12,7 @@ use crate::cell::CellInfo;
 use crate::compare::Comparison;
 use crate::event::as_text;
 use crate::runner::{Progress, StageFailure};
+use crate::testing::TestReport;
 
 /// The result of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -71,6 +72,9 @@ pub struct StageReport {
     /// What it told in this run: warnings and notes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<Notice>,
+    /// How its data tests came out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<TestReport>,
     /// The failure itself, for whoever shows it with its causes.
     #[serde(skip)]
     pub failure: Option<Arc<StageFailure>>,

@@ -20,6 +20,7 @@ use crate::reason::Reason;
 use crate::report::RunReport;
 use crate::resolve::{Answer, Resolver};
 use crate::runner::{StageFailure, StageRunner};
+use crate::testing::{self, TestReport};
 use crate::worker::{Shop, Worked};
 
 /// A plan, a store, and somebody who runs stages.
@@ -86,8 +87,15 @@ pub enum EngineError {
     },
 }
 
-/// Message of a worker: which stage, what came of it, and what it told.
-type Done = (usize, Result<Worked, StageFailure>, Vec<Notice>);
+/// Message of a worker, about a stage.
+enum Message {
+    /// What came of it, and what it told.
+    Worked(Result<Worked, StageFailure>, Vec<Notice>),
+    /// What came of its tests.
+    Tested(Result<Vec<TestReport>, StageFailure>),
+}
+
+type Done = (usize, Message);
 
 impl<'a> Engine<'a> {
     /// Run what has no result, and report on everything wanted. `cancel` is looked at between stages and handed
@@ -127,19 +135,33 @@ impl<'a> Engine<'a> {
                 self.settle(&mut board, &mut resolver, &mending, options, cancel)?;
                 start(scope, &mut board, options, shop, &sender)?;
                 let Slots { with_model, without } = board.n_running();
-                if with_model + without == 0 {
+                if with_model + without + board.n_testing() == 0 {
                     return Ok(());
                 }
                 // A worker always sends: a panic in a stage is caught where it happens.
-                let Ok((index, worked, notices)) = receiver.recv() else { return Ok(()) };
-                if let Err(failure) = &worked
-                    && mending.take_up(&mut board, index, failure)?
-                {
-                    continue;
-                }
-                board.keep(index, notices);
-                let is_outdated = worked.is_ok() && mending.is_outdated(&board, index);
-                let end = if is_outdated { StageState::Waiting } else { end_of(board.state(index), worked) };
+                let Ok((index, message)) = receiver.recv() else { return Ok(()) };
+                let end = match message {
+                    Message::Worked(worked, notices) => {
+                        if let Err(failure) = &worked
+                            && mending.take_up(&mut board, index, failure)?
+                        {
+                            continue;
+                        }
+                        board.keep(index, notices);
+                        let is_outdated = worked.is_ok() && mending.is_outdated(&board, index);
+                        let end = if is_outdated { StageState::Waiting } else { end_of(board.state(index), worked) };
+                        self.judged(&mut board, index, end)?
+                    }
+                    Message::Tested(tested) => {
+                        let end = tested_end(&mut board, index, tested);
+                        if let StageState::Rejected { failure, .. } = &end
+                            && mending.take_up_tested(&mut board, index, failure)?
+                        {
+                            continue;
+                        }
+                        end
+                    }
+                };
                 board.transition(index, end)?;
                 mending.ended(&mut board, index)?;
             }
@@ -164,12 +186,16 @@ impl<'a> Engine<'a> {
         for index in 0..board.len() {
             let cancelled = cancel.load(Ordering::Relaxed);
             let next = match board.state(index) {
-                StageState::Ready { .. } if cancelled => Some(StageState::Interrupted),
-                StageState::Waiting if cancelled => Some(StageState::Interrupted),
+                StageState::Waiting | StageState::Ready { .. } | StageState::Testing { begun: false, .. }
+                    if cancelled =>
+                {
+                    Some(StageState::Interrupted)
+                }
                 StageState::Waiting => self.next_of_waiting(board, index, resolver, mending, options)?,
                 _ => None,
             };
             if let Some(next) = next {
+                let next = self.judged(board, index, next)?;
                 board.transition(index, next)?;
             }
         }
@@ -189,10 +215,13 @@ impl<'a> Engine<'a> {
         for need in self.plan.reads(&stage.name).map(|need| &need.name) {
             match board.state_of(need) {
                 Some(StageState::Done { .. }) | None => {}
-                Some(StageState::Failed { .. }) => return Ok(Some(StageState::Blocked { by: need.clone() })),
+                Some(StageState::Failed { .. } | StageState::Rejected { .. }) => {
+                    return Ok(Some(StageState::Blocked { by: need.clone() }));
+                }
                 Some(StageState::Blocked { by }) => return Ok(Some(StageState::Blocked { by: by.clone() })),
                 Some(StageState::Interrupted) => return Ok(Some(StageState::Interrupted)),
-                Some(StageState::Waiting | StageState::Ready { .. } | StageState::Running { .. }) => return Ok(None),
+                Some(StageState::Waiting | StageState::Ready { .. }) => return Ok(None),
+                Some(StageState::Running { .. } | StageState::Testing { .. }) => return Ok(None),
             }
         }
         let failed = |key, failure| Some(StageState::Failed { key, failure: Arc::new(failure) });
@@ -211,6 +240,30 @@ impl<'a> Engine<'a> {
             Ok(Answer::Hit(record)) => Some(StageState::hit(record, None)),
             Ok(Answer::Run(reason)) => Some(StageState::Ready { resolved, reason }),
             Err(error) => failed(Some(resolved.key), error.into()),
+        })
+    }
+
+    /// What becomes of a stage that comes to a result: it is done if all of its tests are known and none of them fails.
+    fn judged(&self, board: &mut Board<'_>, index: usize, next: StageState) -> Result<StageState, StoreError> {
+        let stage = board.stage(index);
+        let StageState::Done { record, .. } = &next else { return Ok(next) };
+        if stage.tests.is_empty() {
+            return Ok(next);
+        }
+        let sources = &self.plan.pipeline().sources;
+        let cases = match testing::cases(stage, record, sources, |name| board.record_of(name)) {
+            Ok(cases) => cases,
+            Err(failure) => return Ok(StageState::Rejected { done: Box::new(next), failure: Arc::new(failure) }),
+        };
+        let known: Option<Vec<TestReport>> = testing::known(self.store, stage, sources, &cases)?.into_iter().collect();
+        let Some(tests) = known else {
+            return Ok(StageState::Testing { done: Box::new(next), cases: Arc::new(cases), begun: false });
+        };
+        let failure = testing::failure(&tests);
+        board.keep_tests(index, tests);
+        Ok(match failure {
+            Some(failure) => StageState::Rejected { done: Box::new(next), failure: Arc::new(failure) },
+            None => next,
         })
     }
 
@@ -253,6 +306,7 @@ fn start<'scope, 'a: 'scope>(
     sender: &Sender<Done>,
 ) -> Result<(), StoreError> {
     for index in 0..board.len() {
+        start_tests(scope, board, index, shop, sender)?;
         let StageState::Ready { resolved, reason } = board.state(index) else { continue };
         let (resolved, reason, stage) = (resolved.clone(), reason.clone(), board.stage(index));
         let mut slots = Slots { with_model: 1, without: options.cpu_slots.max(1) };
@@ -265,10 +319,57 @@ fn start<'scope, 'a: 'scope>(
         scope.spawn(move || {
             let (worked, notices) = shop.work(stage, &resolved, &reason, forced);
             // The loop outlives its workers, so somebody is there to receive.
-            let _ = sender.send((index, worked, notices));
+            let _ = sender.send((index, Message::Worked(worked, notices)));
         });
     }
     Ok(())
+}
+
+/// Start the tests of a stage that waits for them. They are short, and whoever waits for the stage waits for them: they
+/// need no slot. The cells of a matrix may be many, so that not all of them are tested at once.
+fn start_tests<'scope, 'a: 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    board: &mut Board<'a>,
+    index: usize,
+    shop: Shop<'a>,
+    sender: &Sender<Done>,
+) -> Result<(), StoreError> {
+    const MAX_TESTING: usize = 16;
+    let StageState::Testing { done, cases, begun: false } = board.state(index) else { return Ok(()) };
+    if board.n_testing() >= MAX_TESTING {
+        return Ok(());
+    }
+    let StageState::Done { record, .. } = done.as_ref() else { return Ok(()) };
+    let (stage, record, cases) = (board.stage(index), record.clone(), cases.clone());
+    let begun = StageState::Testing { done: done.clone(), cases: cases.clone(), begun: true };
+    board.transition(index, begun)?;
+    let sender = sender.clone();
+    scope.spawn(move || {
+        // As for a stage, somebody is there to receive.
+        let _ = sender.send((index, Message::Tested(shop.test(stage, &record, &cases))));
+    });
+    Ok(())
+}
+
+/// The end of a stage whose tests ran.
+fn tested_end(board: &mut Board<'_>, index: usize, tested: Result<Vec<TestReport>, StageFailure>) -> StageState {
+    let done = match board.state(index) {
+        StageState::Testing { done, .. } => done.clone(),
+        other => Box::new(other.clone()),
+    };
+    let failure = match tested {
+        Ok(tests) => {
+            let failure = testing::failure(&tests);
+            board.keep_tests(index, tests);
+            failure
+        }
+        Err(StageFailure::Interrupted) => return StageState::Interrupted,
+        Err(failure) => Some(failure),
+    };
+    match failure {
+        Some(failure) => StageState::Rejected { done, failure: Arc::new(failure) },
+        None => *done,
+    }
 }
 
 /// The end of a running stage.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
-use sluice_spec::{Location, ModelName, Pipeline, Stage, StageName};
+use sluice_spec::{Location, ModelName, Pipeline, Stage, StageName, Test};
 use sluice_store::{Attempt, ContentHash, ModelDigest, Notice, Output, Record, StageKey, Store, StoreError};
 
 /// Digests what lies outside the store, and runs stages. Called from several threads at once.
@@ -25,6 +25,10 @@ pub trait StageRunner: Sync {
     /// How many rows a stage would make, and how many of them are known from earlier runs; none for a stage that is
     /// made as a whole. It may read tables; it computes nothing.
     fn count_rows(&self, stage: &Stage, inputs: &[JobInput]) -> Result<Option<RowCount>, StageFailure>;
+
+    /// Make data tests of one stage, each of which has an attempt of its own for the rows at fault. There is an answer for
+    /// each, in their order; that one cannot be made says nothing of the others.
+    fn test(&self, job: &TestJob<'_>) -> Result<Vec<Result<Verdict, StageFailure>>, StageFailure>;
 
     /// Compute a stage. Outputs are written through the job's attempt; the engine commits them.
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure>;
@@ -77,6 +81,41 @@ impl Job<'_> {
     pub fn cancelled(&self) -> bool {
         self.cancel.load(Ordering::Relaxed)
     }
+}
+
+/// Data tests of one stage that are to be made.
+pub struct TestJob<'a> {
+    /// The stage.
+    pub stage: &'a Stage,
+    /// Its result.
+    pub record: &'a Record,
+    /// The tests.
+    pub tests: &'a [TestRun<'a>],
+    /// To read tables from.
+    pub store: &'a Store,
+    /// Set when the user wants to stop.
+    pub cancel: &'a AtomicBool,
+}
+
+/// One test that is to be made.
+pub struct TestRun<'a> {
+    /// The test.
+    pub test: &'a Test,
+    /// The tables of [`Test::tables`], by their names there.
+    pub tables: &'a [(String, Output)],
+    /// To write the rows at fault through.
+    pub attempt: &'a Attempt,
+}
+
+/// What a test has found.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Rows at fault, or 1 for a number; 0 when the test passes.
+    pub n_failed: u64,
+    /// The first of them, finished through the test's attempt.
+    pub rows: Option<Output>,
+    /// What was found, in words, where rows do not say it.
+    pub found: Option<String>,
 }
 
 /// One input of a job.
@@ -193,6 +232,30 @@ pub enum StageFailure {
         /// The name that is read.
         name: ModelName,
     },
+    /// It reads something that is not here yet and that can be fetched; whoever runs stages does that beforehand.
+    #[error("{what}")]
+    NotFetched {
+        /// What that is, and that a run fetches it.
+        what: String,
+    },
+    /// Tests of the stage failed. Its result stays.
+    #[error("{}", failed_tests(failed, *n_tests))]
+    FailedTests {
+        /// Those of severity `error` that failed, one at least.
+        failed: Vec<FailedTest>,
+        /// How many tests the stage has.
+        n_tests: usize,
+    },
+    /// A test of the stage could not be made. Its result stays.
+    #[error("test `{test}` cannot be made ({place})")]
+    BrokenTest {
+        /// The test.
+        test: String,
+        /// Where it stands.
+        place: String,
+        /// Why.
+        source: Arc<StageFailure>,
+    },
     /// A stage before it made no output of the name it reads.
     #[error("stage `{stage}` left no output `{output}` in its record")]
     NoOutput {
@@ -201,6 +264,28 @@ pub enum StageFailure {
         /// The output's name.
         output: &'static str,
     },
+}
+
+/// A test that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTest {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub place: String,
+    /// What was found: `3 rows`, or what a test without rows says.
+    pub found: String,
+}
+
+fn failed_tests(failed: &[FailedTest], n_tests: usize) -> String {
+    let told = |test: &FailedTest| format!("`{}`: {} ({})", test.name, test.found, test.place);
+    match failed {
+        [test] => format!("a test failed, {}", told(test)),
+        _ => {
+            let told: Vec<String> = failed.iter().map(told).collect();
+            format!("{} of {n_tests} tests failed, {}", failed.len(), told.join("; "))
+        }
+    }
 }
 
 impl StageFailure {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sluice_spec::{Pipeline, Stage};
-use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, Store};
+use sluice_spec::{Pipeline, Stage, StageName};
+use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, StageKey, Store};
 
 use crate::event::Event;
 use crate::reason::Reason;
@@ -73,7 +73,7 @@ impl Shop<'_> {
         forced: bool,
         notices: &Mutex<Vec<Notice>>,
     ) -> Result<Worked, StageFailure> {
-        let lock = self.lock(stage, resolved)?;
+        let lock = self.lock_key(&stage.name, resolved.key)?;
         // Whoever had the lock before us may have finished it, or mended it.
         if let Some(record) = self.store.lookup(resolved.key)?
             && !(matches!(reason, Reason::OutputDamaged { .. }) && self.is_damaged(&record))
@@ -133,10 +133,10 @@ impl Shop<'_> {
     }
 
     /// The key's lock. Waiting for it is not blind, so that a user can stop a run that waits for another.
-    fn lock(&self, stage: &Stage, resolved: &Resolved) -> Result<KeyLock, StageFailure> {
+    pub fn lock_key(&self, stage: &StageName, key: StageKey) -> Result<KeyLock, StageFailure> {
         let mut told = false;
         loop {
-            if let Some(lock) = self.store.try_lock(resolved.key)? {
+            if let Some(lock) = self.store.try_lock(key)? {
                 return Ok(lock);
             }
             if self.cancel.load(Ordering::Relaxed) {
@@ -146,7 +146,7 @@ impl Shop<'_> {
                 return Err(StageFailure::Locked);
             }
             if !told {
-                (self.events)(Event::StageWaiting { stage: stage.name.clone(), key: resolved.key });
+                (self.events)(Event::StageWaiting { stage: stage.clone(), key });
                 told = true;
             }
             thread::sleep(POLL);
@@ -160,7 +160,7 @@ impl Shop<'_> {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

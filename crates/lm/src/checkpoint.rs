@@ -18,7 +18,7 @@ use crate::template::{ChatTemplate, Message, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 pub use digest::ModelDigest;
-pub use hub::{HubError, resolve};
+pub use hub::{HubError, HubModel, Snapshot, shards};
 pub use read::{Element, StoredTensor, Weights, WeightsError};
 pub use write::{CheckpointWriter, Companions, WriteError};
 

@@ -111,7 +111,7 @@ fn is_label(objective: &String) -> bool {
 }
 
 /// "a, b and c".
-fn listed(words: &[String]) -> String {
+pub(crate) fn listed(words: &[String]) -> String {
     match words.split_last() {
         Some((last, [])) => last.clone(),
         Some((last, others)) => format!("{} and {last}", others.join(", ")),

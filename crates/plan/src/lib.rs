@@ -3,6 +3,7 @@
 //! Owns order, selection, the columns a stage needs to find filled, the split it reads, and the pictures of the graph.
 //! Knows nothing of disk, keys, time or how a stage runs.
 
+mod checks;
 mod columns;
 mod fold;
 mod graph;
@@ -38,6 +39,7 @@ pub struct Plan {
 pub fn plan(pipeline: Pipeline) -> Result<Plan, Diagnostics> {
     let mut faults = columns::faults(&pipeline);
     faults.extend(splits::faults(&pipeline));
+    faults.extend(checks::faults(&pipeline));
     let edges = Edges::of(&pipeline);
     match order::order(&pipeline, &edges) {
         Ok(order) if faults.is_empty() => Ok(Plan { pipeline, order, edges }),

@@ -441,3 +441,98 @@ fn a_fault_of_all_cells_is_told_once() {
         "#]],
     );
 }
+
+/// The stages around `pairs`, whose tests are under test.
+fn check_pairs(pairs: &str, expected: Expect) {
+    let stages = format!(
+        "  prompts: {{ ingest: {{ from: a.jsonl, keep: [score, length] }} }}
+  responses: {{ sample: {{ prompts: prompts, model: policy }} }}
+  scores: {{ score: {{ responses: responses, model: reward }} }}
+  pairs:
+    pair: {{ scores: scores }}
+{pairs}  picked: {{ sql: {{ from: [pairs], query: select 1 as n }} }}
+"
+    );
+    check(&stages, expected);
+}
+
+#[test]
+fn tests_name_columns_that_are_there() {
+    check_pairs(
+        "    tests:
+      - not_null: [chosen, rejectd]
+      - range: { column: prompt, min: 0 }
+      - { unique: [rule], table: dropped }
+      - { not_null: [margin], table: dropped }
+      - relationship: { column: prompt_id, to: prompts }
+      - { sql: select 1, from: [scores, picked] }
+      - row_count: { min: 1 }
+",
+        expect![[r#"
+            p.yaml:10:28: stage `pairs`: test `not_null_chosen_rejectd` reads `rejectd`, which `pairs` does not have [unknown-name]
+               10 |       - not_null: [chosen, rejectd]
+                  |                            ^^^^^^^
+                   help: did you mean `rejected`?
+
+            p.yaml:11:26: stage `pairs`: test `range_prompt` is a range over `prompt`, which is text [wrong-type]
+               11 |       - range: { column: prompt, min: 0 }
+                  |                          ^^^^^^
+                   help: a range is one of numbers
+
+            p.yaml:13:22: stage `pairs`: test `not_null_margin` reads `margin`, which `pairs.dropped` does not have [unknown-name]
+               13 |       - { not_null: [margin], table: dropped }
+                  |                      ^^^^^^
+                   help: it has `prompt_id`, `prompt`, `rule` and `n_candidates`
+
+            p.yaml:15:41: stage `pairs`: test `sql` reads `picked`, which is not made before `pairs` [unknown-name]
+               15 |       - { sql: select 1, from: [scores, picked] }
+                  |                                         ^^^^^^
+                   help: a test reads what its stage makes, and what its stage reads, directly or not
+        "#]],
+    );
+}
+
+#[test]
+fn a_contract_is_checked_as_far_as_columns_are_known() {
+    check_pairs(
+        "    columns: { prompt_id: text!, reference: text!, margin: float64!, reward: float32, extra?: int32 }
+",
+        expect![[r#"
+            p.yaml:9:60: stage `pairs`: `columns.margin` is float64!, and `pairs` has it as float32! [wrong-product]
+                9 |     columns: { prompt_id: text!, reference: text!, margin: float64!, reward: float32, extra?: int32 }
+                  |                                                            ^^^^^^^^
+                   help: write `margin: float32!`
+
+            p.yaml:9:78: stage `pairs`: `columns.reward` is a column that `pairs` does not have [wrong-product]
+                9 |     columns: { prompt_id: text!, reference: text!, margin: float64!, reward: float32, extra?: int32 }
+                  |                                                                              ^^^^^^^
+                   help: did you mean `reward_model_digest`?
+        "#]],
+    );
+    check_pairs(
+        "    columns: { prompt_id: text, \"*\": none }
+",
+        expect![[r#"
+            p.yaml:9:5: stage `pairs`: `columns` allows no further column, and `pairs` has `pair_id`, `prompt`, `reference`, `group`, `chosen`, `rejected`, `chosen_index`, `rejected_index`, `chosen_score`, `rejected_score`, `margin`, `n_candidates`, `chosen_tokens`, `rejected_tokens`, `policy_digest` and `reward_model_digest` [wrong-product]
+                9 |     columns: { prompt_id: text, "*": none }
+                  |     ^^^^^^^
+                   help: name them, or leave `"*": none` out
+        "#]],
+    );
+    // Of kept columns only the names are known, of a query nothing.
+    let open = "  prompts:
+    ingest: { from: a.jsonl, keep: [score] }
+    columns: { score: float64!, label: float32, scor: float64 }
+    tests: [range: { column: score, min: 0 }]
+  counts:
+    sql: { from: [prompts], query: select 1 as n }
+    columns: { n: int64!, m: text }
+    tests: [unique: [k]]
+";
+    check(open, expect![[r#"
+        p.yaml:6:55: stage `prompts`: `columns.scor` is a column that `prompts` does not have [wrong-product]
+            6 |     columns: { score: float64!, label: float32, scor: float64 }
+              |                                                       ^^^^^^^
+               help: did you mean `score`?
+    "#]]);
+}

@@ -24,6 +24,8 @@ pub enum Code {
     Profile,
     Override,
     Version,
+    /// A secret written out; its place is masked in the sources.
+    Secret,
 }
 
 impl Code {
@@ -45,6 +47,7 @@ impl Code {
             Code::Profile => "profile",
             Code::Override => "override",
             Code::Version => "version",
+            Code::Secret => "secret",
         }
     }
 }

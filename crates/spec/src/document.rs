@@ -7,12 +7,12 @@ use crate::dtype::Dtype;
 use crate::index::Index;
 use crate::interpolate::{Scope, resolve};
 use crate::limits::Limits;
-use crate::location;
 use crate::names::{ModelName, ProfileName};
 use crate::overrides::Override;
-use crate::pipeline::{Model, Pipeline};
-use crate::reader::{Read, Reader};
-use crate::span::{SourceId, Sources, Span};
+use crate::pipeline::{Location, Model, Pipeline};
+use crate::reader::{Fields, Read, Reader};
+use crate::secret::SecretRef;
+use crate::span::{Located, SourceId, Sources, Span};
 use crate::suggest::did_you_mean;
 use crate::tree::{Entry, Key, Node, Value};
 use crate::{Options, matrix, yaml};
@@ -23,7 +23,7 @@ const SECTIONS: [&str; 7] = ["version", "params", "profiles", "dtype", "models",
 
 pub(crate) fn read(name: &str, text: &str, options: &Options) -> Result<Pipeline, Diagnostics> {
     let Options { profile, set } = options;
-    let sources = Sources::new(name, text, set);
+    let mut sources = Sources::new(name, text, set);
     let mut faults = Vec::new();
     let pipeline = match yaml::parse(text, SourceId::FILE, &mut faults) {
         Some(root) => assemble(root, profile.as_deref(), set, &sources, &mut faults),
@@ -31,7 +31,10 @@ pub(crate) fn read(name: &str, text: &str, options: &Options) -> Result<Pipeline
     };
     match pipeline {
         Some(pipeline) if faults.is_empty() => Ok(pipeline),
-        _ => Err(Diagnostics::new(sources, faults)),
+        _ => {
+            faults.iter().filter(|fault| fault.code == Code::Secret).for_each(|fault| sources.mask(fault.place));
+            Err(Diagnostics::new(sources, faults))
+        }
     }
 }
 
@@ -316,6 +319,23 @@ fn read_dtype(node: &Node, index: &Index, faults: &mut Vec<Diagnostic>) -> Dtype
 fn read_model(entry: &Entry, index: &Index, faults: &mut Vec<Diagnostic>) -> Option<Model> {
     let subject = format!("model `{}`", entry.key.text);
     let mut reader = Reader::new(index, faults, &subject, entry.key.span);
-    let location = location::read(&entry.value, &mut reader)?;
-    Some(Model { name: ModelName::new(&entry.key.text), location, place: entry.value.span })
+    let name = ModelName::new(&entry.key.text);
+    match &entry.value.value {
+        Value::Map(_) => {
+            let mut fields = Fields::open(&entry.value, &mut reader)?;
+            let from = fields.required::<Location>("from");
+            let token: Located<Option<SecretRef>> = fields.optional("token");
+            if let (Some(Location::Folder(_)), Some(place)) = (from.as_ref().map(|from| &from.value), token.place) {
+                fields.contradiction("token", place, "left out for a folder: it is sent to a hub, for `hf://...`");
+            }
+            fields.finish();
+            let from = from?;
+            let token = token.value.map(|secret| Located { value: secret, place: token.place });
+            Some(Model { name, location: from.value, token, place: from.place.unwrap_or(entry.value.span) })
+        }
+        _ => {
+            let location = Location::read(&entry.value, &mut reader)?;
+            Some(Model { name, location, token: None, place: entry.value.span })
+        }
+    }
 }

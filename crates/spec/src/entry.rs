@@ -9,12 +9,18 @@ use crate::matrix::{CellReads, MATRIX};
 use crate::names::{StageName, Tag};
 use crate::reader::{Fields, Read, Reader, StageRead};
 use crate::span::Span;
+use crate::stage::contract::Contract;
+use crate::stage::test::{self, Test};
 use crate::stage::{KindName, Stage};
 use crate::tree::{Entry, Node, Value};
 
 /// What stands beside the kind.
-struct Keys {
+#[derive(Default)]
+struct Keys<'n> {
     tags: Vec<Tag>,
+    /// Read once the kind is known, which says what tables there are.
+    tests: Option<&'n Entry>,
+    columns: Option<&'n Entry>,
 }
 
 /// What came of reading a stage.
@@ -40,27 +46,47 @@ impl Stage {
     }
 
     fn read_with(entry: &Entry, reader: &mut Reader<'_>) -> Option<Stage> {
-        let (Keys { tags }, beside) = Keys::read(&entry.value, reader);
+        let (Keys { tags, tests, columns }, beside) = Keys::read(&entry.value, reader);
         let names = KindName::ALL.map(KindName::name);
         let (name, body, kind_span) = reader.one_of(&entry.value, &names, &beside)?;
         let kind = KindName::ALL.into_iter().find(|kind| kind.name() == name)?;
+        let tests = reader.in_tests(|reader| read_tests(tests, columns, reader, kind));
         let kind = reader.under(name, kind_span, |reader| kind.read(body, reader))?;
         let name = StageName::new(&entry.key.text);
-        Some(Stage { name, cell: None, name_span: entry.key.span, kind_span, kind, tags })
+        Some(Stage { name, cell: None, name_span: entry.key.span, kind_span, kind, tags, tests })
     }
 }
 
-impl Keys {
+impl<'n> Keys<'n> {
     /// Reads the keys of a stage that are not its kind, and says which keys those are.
-    fn read(node: &Node, reader: &mut Reader<'_>) -> (Keys, Vec<&'static str>) {
+    fn read(node: &'n Node, reader: &mut Reader<'_>) -> (Keys<'n>, Vec<&'static str>) {
         // Something else than a map is reported where the kind is looked for.
-        let empty = Node::empty_map(node.span);
-        let map = if node.entries().is_some() { node } else { &empty };
-        let Some(mut fields) = Fields::open(map, reader) else { return (Keys { tags: Vec::new() }, Vec::new()) };
+        let Some(mut fields) = node.entries().is_some().then(|| Fields::open(node, reader)).flatten() else {
+            return (Keys::default(), Vec::new());
+        };
         let tags = fields.optional("tags").value.unwrap_or_default();
         let Tags(tags) = tags;
-        fields.known(MATRIX);
-        (Keys { tags }, fields.asked())
+        fields.elsewhere(MATRIX);
+        fields.elsewhere("tests");
+        fields.elsewhere("columns");
+        let find = |key: &str| -> Option<&'n Entry> { node.entries()?.iter().find(|entry| entry.key.text == key) };
+        let (tests, columns) = (find("tests"), find("columns"));
+        (Keys { tags, tests, columns }, fields.asked())
+    }
+}
+
+/// The stage's `columns` and `tests`, as one list.
+fn read_tests(tests: Option<&Entry>, columns: Option<&Entry>, reader: &mut Reader<'_>, kind: KindName) -> Vec<Test> {
+    let contract = columns.filter(|entry| !matches!(entry.value.value, Value::Null)).and_then(|entry| {
+        let Entry { key, value } = entry;
+        let contract = reader.under(&key.text, key.span, |reader| Contract::read(value, reader))?;
+        Some(Test::of_contract(contract, key.span, kind))
+    });
+    match tests {
+        Some(Entry { key, value }) => {
+            reader.under(&key.text, key.span, |reader| test::read(value, reader, kind, contract))
+        }
+        None => contract.into_iter().collect(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `${params.x}` and `${profile.x}`: references from any value to the parameters and the profile in use.
+//! `${params.x}` and `${profile.x}`: references from any value to the parameters and the profile in use; and
+//! `${env:NAME}` and `${file:PATH}`, which stand for secrets and stay references.
 //! Owns lookup and text insertion; refuses to know where a value is used. `${matrix.x}` is left open here: it has another
 //! value in each cell, and `matrix` fills it.
 //!
@@ -6,6 +7,7 @@
 //! `$${` stands for a literal `${`. A resolved value keeps the place where it was defined.
 
 use crate::diagnostic::{Code, Diagnostic};
+use crate::secret::{EXAMPLE, SecretRef};
 use crate::span::Span;
 use crate::suggest::did_you_mean;
 use crate::tree::{Entry, Node, Part, Value};
@@ -97,6 +99,15 @@ impl Resolver<'_, '_> {
     /// The value a reference names, itself resolved.
     fn lookup(&mut self, path: &str, span: Span) -> Option<Node> {
         let path = path.trim();
+        if let Some(secret) = SecretRef::parse(path) {
+            return match secret {
+                Ok(secret) => Some(Node { value: Value::Secret(secret), span }),
+                Err(message) => {
+                    self.faults.push(Diagnostic::new(Code::Reference, span, message));
+                    None
+                }
+            };
+        }
         if self.open.iter().any(|open| open == path) {
             let chain = self.open.iter().map(String::as_str).chain([path]);
             let chain = chain.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" → ");
@@ -110,8 +121,10 @@ impl Resolver<'_, '_> {
             "profile" => self.scope.profile,
             _ => {
                 let message = format!("`${{{path}}}` names none of `params`, `profile` and `matrix`");
-                let help = did_you_mean(root, ["params", "profile", "matrix"])
-                    .unwrap_or_else(|| "write `${params.NAME}`, `${profile.NAME}` or `${matrix.NAME}`".to_owned());
+                let help = did_you_mean(root, ["params", "profile", "matrix"]).unwrap_or_else(|| match root {
+                    "env" | "file" => format!("write `${{{root}:NAME}}`, for a secret such as `{EXAMPLE}`"),
+                    _ => "write `${params.NAME}`, `${profile.NAME}` or `${matrix.NAME}`".to_owned(),
+                });
                 self.faults.push(Diagnostic::new(Code::Reference, span, message).help(help));
                 return None;
             }
@@ -151,6 +164,10 @@ pub(crate) fn spelt(path: &str, node: &Node, span: Span) -> Result<Vec<Part>, Op
         Value::Bool(_) | Value::Int(_) | Value::Float(_) => Ok(vec![Part::Text(node.describe())]),
         Value::Open(parts) => Ok(parts.clone()),
         Value::Broken => Err(None),
+        Value::Secret(secret) => {
+            let message = format!("`{secret}` cannot stand inside a text: a secret is read whole, as by `{EXAMPLE}`");
+            Err(Some(Diagnostic::new(Code::Reference, span, message)))
+        }
         Value::Null | Value::List(_) | Value::Map(_) => {
             let message = format!("`${{{path}}}` is {}, which cannot stand inside a text", node.describe());
             Err(Some(Diagnostic::new(Code::Reference, span, message)))

@@ -24,6 +24,7 @@ mod number;
 mod overrides;
 mod pipeline;
 mod reader;
+mod secret;
 mod span;
 pub mod stage;
 mod suggest;
@@ -37,11 +38,13 @@ pub use leaf::{Leaf, LeafSink, LeafValue};
 pub use limits::Limit;
 pub use names::{ModelName, Product, ProfileName, StageName, TableKind, Tag};
 pub use number::{
-    Amount, Count, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Samples, Seed, Smoothing,
-    Temperature,
+    Amount, Count, Finite, Fraction, Level, NonNegative, Positive, PositiveFraction, ProperFraction, Samples, Seed,
+    Smoothing, Temperature,
 };
 pub use pipeline::{Location, Model, Pipeline};
+pub use secret::{Secret, SecretRef};
 pub use span::{Located, Place, SourceId, Sources, Span};
+pub use stage::test::{Check, Severity, Test, TestName};
 pub use stage::{Better, Expects, Input, Kind, KindName, ModelRef, Source, Stage, StageProduct, TableRef};
 pub use suggest::did_you_mean;
 

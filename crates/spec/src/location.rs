@@ -7,15 +7,17 @@ use crate::tree::{Node, Value};
 
 const SYNTAX: &str = "`hf://owner/name` or `hf://owner/name@revision`";
 
-pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Location> {
-    let Value::Str(_) = node.value else {
-        return reader.wrong_type(node, "a text: a folder or `hf://owner/name@revision`");
-    };
-    let text = String::read(node, reader)?;
-    match text.split_once("://") {
-        None => Some(Location::Folder(text)),
-        Some(("hf", path)) => hugging_face(path).or_else(|| reader.out_of_range(node, SYNTAX)),
-        Some(_) => reader.out_of_range(node, &format!("a folder or {SYNTAX}")),
+impl Read for Location {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let Value::Str(_) = node.value else {
+            return reader.wrong_type(node, "a text: a folder or `hf://owner/name@revision`");
+        };
+        let text = String::read(node, reader)?;
+        match text.split_once("://") {
+            None => Some(Location::Folder(text)),
+            Some(("hf", path)) => hugging_face(path).or_else(|| reader.out_of_range(node, SYNTAX)),
+            Some(_) => reader.out_of_range(node, &format!("a folder or {SYNTAX}")),
+        }
     }
 }
 

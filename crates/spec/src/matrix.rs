@@ -17,9 +17,10 @@ use crate::entry::ReadStage;
 use crate::index::Index;
 use crate::matrix::axes::{Axis, Matrix, Point};
 use crate::matrix::fill::{Unknown, axes_of, fill, is_open};
-use crate::matrix::join::{Row, Upstream, join, take_up, with_own};
+use crate::matrix::join::{Row, Upstream, join, point_out, take_up, with_own};
 use crate::matrix::once::Once;
 use crate::names::StageName;
+use crate::reader::StageRead;
 use crate::stage::Stage;
 use crate::tree::{Entry, Node, Value};
 
@@ -107,7 +108,7 @@ impl<'e> Draft<'e> {
         for (number, own) in self.matrix.cells.iter().enumerate() {
             let Some(ReadStage { reads, .. }) = self.first.get(number).or(self.first.first()) else { continue };
             let mut rows = vec![Row::default()];
-            for read in reads {
+            for read in reads.iter().filter(|read| !read.only_in_tests) {
                 let upstream = match by_name.get(read.pinned.base.as_str()).map(|at| &drafts[*at].settled) {
                     Some(Settled::Cells { upstream, .. }) => upstream,
                     Some(Settled::Broken) => return Settled::Broken,
@@ -132,7 +133,27 @@ impl<'e> Draft<'e> {
         sort(&mut all, &axes);
         let named = |row: &Row| (row.points.clone(), self.name(row));
         let upstream = Upstream { cells: all.iter().map(named).collect(), axes };
+        for read in self.read_by_tests() {
+            let of_read = match by_name.get(read.pinned.base.as_str()).map(|at| &drafts[*at]) {
+                Some(draft) if std::ptr::eq(draft, self) => &upstream,
+                Some(Draft { settled: Settled::Cells { upstream, .. }, .. }) => upstream,
+                // Whatever is not settled by now is not made before this stage, which the plan reports.
+                Some(_) | None => continue,
+            };
+            point_out(&mut all, of_read, read, faults);
+        }
         Settled::Cells { rows: all, upstream }
+    }
+
+    /// The stages that only data tests name, each way of naming one once.
+    fn read_by_tests(&self) -> Vec<&StageRead> {
+        let mut found: Vec<&StageRead> = Vec::new();
+        for read in self.first.iter().flat_map(|first| &first.reads).filter(|read| read.only_in_tests) {
+            if found.iter().all(|other| other.pinned != read.pinned) {
+                found.push(read);
+            }
+        }
+        found
     }
 
     /// The stages that this one is in the end, and its faults. `unsettled` are the stages of circles, and what is behind
@@ -146,7 +167,10 @@ impl<'e> Draft<'e> {
             Settled::No => {
                 faults.extend(self.first_faults);
                 // One cell stands for all: one that leads back into the circle, so that it is found.
-                let leads_back = |read: &ReadStage| read.reads.iter().any(|read| unsettled.contains(&read.pinned.base));
+                let leads_back = |read: &ReadStage| {
+                    let mut own = read.reads.iter().filter(|read| !read.only_in_tests);
+                    own.any(|read| unsettled.contains(&read.pinned.base))
+                };
                 return self.first.into_iter().find(leads_back).and_then(|read| read.stage).into_iter().collect();
             }
             Settled::Cells { rows, .. } => rows,
@@ -256,7 +280,7 @@ fn order(drafts: &[Draft<'_>], by_name: &HashMap<&str, usize>) -> Vec<usize> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
     let mut n_missing = vec![0_usize; drafts.len()];
     for (at, draft) in drafts.iter().enumerate() {
-        for read in draft.first.iter().flat_map(|first| &first.reads) {
+        for read in draft.first.iter().flat_map(|first| &first.reads).filter(|read| !read.only_in_tests) {
             if let Some(&from) = by_name.get(read.pinned.base.as_str()) {
                 readers[from].push(at);
                 n_missing[at] += 1;

@@ -45,6 +45,37 @@ macro_rules! fractional {
     )*};
 }
 
+/// Any finite number. It has no default, and so no preset.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Finite(f64);
+
+impl Finite {
+    /// What is allowed, in words.
+    pub const RANGE: &'static str = "a finite number";
+
+    pub fn new(value: f64) -> Option<Self> {
+        // As above: -0 is 0.
+        value.is_finite().then_some(Self(value + 0.0))
+    }
+
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl ToLeaf for Finite {
+    fn to_leaf(&self) -> LeafValue {
+        LeafValue::Float(self.0)
+    }
+}
+
+impl crate::reader::Read for Finite {
+    fn read(node: &crate::tree::Node, reader: &mut crate::reader::Reader<'_>) -> Option<Self> {
+        let value = reader.number(node, Self::RANGE)?;
+        Self::new(value).or_else(|| reader.out_of_range(node, Self::RANGE))
+    }
+}
+
 /// Number types over an unsigned integer, up to what a leaf can hold.
 macro_rules! whole {
     ($($(#[$doc:meta])* $name:ident($inner:ty), $range:literal, $allows:expr;)*) => {$(

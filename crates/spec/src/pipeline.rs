@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use crate::dtype::Dtype;
 use crate::limits::Limit;
 use crate::names::{ModelName, ProfileName, StageName};
-use crate::span::{Sources, Span};
+use crate::secret::SecretRef;
+use crate::span::{Located, Sources, Span};
 use crate::stage::Stage;
 
 /// A whole pipeline file, right in itself: every name it reads exists and makes what the reader expects.
@@ -60,6 +61,8 @@ impl Pipeline {
 pub struct Model {
     pub name: ModelName,
     pub location: Location,
+    /// What proves to a hub that one may have the model. It enters no key: what a model is does not depend on it.
+    pub token: Option<Located<SecretRef>>,
     /// Where the location stands.
     pub place: Span,
 }
@@ -69,6 +72,6 @@ pub struct Model {
 pub enum Location {
     /// A folder in Hugging Face layout, relative to the project folder.
     Folder(String),
-    /// `hf://owner/name@revision`, looked for in the local Hugging Face cache.
+    /// `hf://owner/name@revision`: in the local Hugging Face cache, or to be fetched into it.
     HuggingFace { owner: String, name: String, revision: Option<String> },
 }

@@ -34,6 +34,8 @@ pub(crate) struct Reader<'a> {
     reads: Vec<StageRead>,
     /// The stages that names stand for in the cell that is read.
     cells: Option<&'a CellReads>,
+    /// Whether data tests are read.
+    in_tests: bool,
 }
 
 /// A stage that is named, perhaps with the values that pin a cell of it.
@@ -44,17 +46,27 @@ pub(crate) struct StageRead {
     pub place: Span,
     /// What names it, for the beginning of a message.
     pub whereabouts: String,
+    /// Whether only data tests name it. The stage waits for none of those, and has its cells without them.
+    pub only_in_tests: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(index: &'a Index, faults: &'a mut Vec<Diagnostic>, subject: &str, head: Span) -> Self {
         let (trail, reads) = (Vec::new(), Vec::new());
-        Reader { index, faults, subject: subject.to_owned(), trail, head, reads, cells: None }
+        Reader { index, faults, subject: subject.to_owned(), trail, head, reads, cells: None, in_tests: false }
     }
 
     /// Reads names of stages as they are meant in one cell.
     pub(crate) fn in_cell(self, cells: Option<&'a CellReads>) -> Self {
         Reader { cells, ..self }
+    }
+
+    /// Reads the data tests of a stage.
+    pub(crate) fn in_tests<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.in_tests = true;
+        let value = read(self);
+        self.in_tests = false;
+        value
     }
 
     /// The stages that were named.
@@ -92,8 +104,15 @@ impl<'a> Reader<'a> {
 
     /// Reports that a value is of another type than `expected`.
     pub(crate) fn wrong_type<T>(&mut self, node: &Node, expected: &str) -> Option<T> {
-        if matches!(node.value, Value::Broken) {
-            return None;
+        match &node.value {
+            Value::Broken => return None,
+            Value::Secret(secret) => {
+                let message = secret.misplaced(&self.whereabouts());
+                let fault = Diagnostic::new(Code::Reference, node.span, message);
+                self.report(fault.help("write the value, or give it with `--set`"));
+                return None;
+            }
+            _ => {}
         }
         let message = format!("{} must be {expected}, not {}", self.whereabouts(), node.describe());
         let mut fault = Diagnostic::new(Code::WrongType, self.place(node), message);

@@ -58,6 +58,23 @@ impl Sources {
         Sources { name: name.to_owned(), text: text.to_owned(), sets: sets.to_vec() }
     }
 
+    /// Puts `*` over a piece of text that nobody may see; every offset stays as it is.
+    pub(crate) fn mask(&mut self, span: Span) {
+        let text = match span.source.set_index() {
+            None => Some(&mut self.text),
+            Some(index) => self.sets.get_mut(index),
+        };
+        let Some(text) = text else { return };
+        if let Some(covered) = text.get(span.range()) {
+            // Lines stay lines: a place below keeps its line's text.
+            let stars: String = covered
+                .chars()
+                .flat_map(|c| std::iter::repeat_n(if c == '\n' { c } else { '*' }, c.len_utf8()))
+                .collect();
+            text.replace_range(span.range(), &stars);
+        }
+    }
+
     /// The name the file was given to [`crate::parse`] under.
     pub fn name(&self) -> &str {
         &self.name

@@ -2,12 +2,14 @@
 //! Owns the list of kinds and what they have in common; each kind's parameters live in its own file,
 //! and how a kind runs lives in crate `stages` under the same file name.
 
+pub mod contract;
 pub mod evaluate;
 pub mod ingest;
 pub mod pair;
 pub mod sample;
 pub mod score;
 pub mod sql;
+pub mod test;
 pub mod train;
 
 use crate::cell::Cell;
@@ -23,6 +25,7 @@ pub use pair::Pair;
 pub use sample::Sample;
 pub use score::Score;
 pub use sql::Sql;
+pub use test::Test;
 pub use train::Train;
 
 /// A stage of the pipeline: its name, and its kind with all parameters resolved.
@@ -39,6 +42,8 @@ pub struct Stage {
     pub kind: Kind,
     /// What the stage can be selected by, besides its name; each once.
     pub tags: Vec<Tag>,
+    /// What must hold of its result: first its `columns`, then its `tests`.
+    pub tests: Vec<Test>,
 }
 
 impl Stage {

@@ -1,6 +1,7 @@
 //! A YAML document as a tree in which every value and key knows its place.
 //! Owns the shape; refuses to know what any key means.
 
+use crate::secret::SecretRef;
 use crate::span::Span;
 
 /// A value and where it stands.
@@ -23,6 +24,8 @@ pub enum Value {
     Map(Vec<Entry>),
     /// A text, or the whole value, that waits for the values of a matrix. None is left when a stage is read.
     Open(Vec<Part>),
+    /// `${env:NAME}` or `${file:PATH}`, which only a reader of secrets takes.
+    Secret(SecretRef),
     /// Something whose fault is already reported; reading it stays silent.
     Broken,
 }
@@ -86,6 +89,7 @@ impl Node {
             Value::Map(entries) if entries.is_empty() => "an empty map".to_owned(),
             Value::Map(_) => "a map".to_owned(),
             Value::Open(_) => "a reference to a matrix".to_owned(),
+            Value::Secret(secret) => format!("`{secret}`"),
             Value::Broken => "something unreadable".to_owned(),
         }
     }

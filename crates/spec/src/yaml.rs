@@ -74,7 +74,10 @@ impl Mask {
         let mut rest = text;
         while let Some(at) = rest.find("${") {
             let inside = &rest[at + 2..];
-            let end = inside.find(|c: char| !(c.is_ascii_alphanumeric() || "_.- ".contains(c)));
+            // A secret's reference has a colon, which elsewhere would be a key's.
+            let names_a_secret = ["env:", "file:"].iter().any(|kind| inside.trim_start().starts_with(kind));
+            let beside = if names_a_secret { "_.- :/~" } else { "_.- " };
+            let end = inside.find(|c: char| !(c.is_ascii_alphanumeric() || beside.contains(c)));
             mask.text.push_str(&rest[..=at]);
             mask.push(MASKED_OPEN);
             match end.filter(|&end| inside[end..].starts_with('}')) {
@@ -345,7 +348,7 @@ mod tests {
     /// Masking the braces of references shifts nothing: every span still covers its own text.
     #[test]
     fn spans_survive_the_mask() {
-        let text = "{ é: ${params.a}, b: [${params.bb}, x${params.c}y ], ${odd: z }";
+        let text = "{ é: ${params.a}, b: [${params.bb}, x${params.c}y ], s: ${file:~/a}, ${odd: z }";
         let mut faults = Vec::new();
         let root = parse(text, SourceId::FILE, &mut faults).expect("this is YAML");
         let mut covered = Vec::new();
@@ -356,6 +359,9 @@ mod tests {
                 _ => covered.push(&text[entry.value.span.range()]),
             }
         }
-        assert_eq!(covered, ["é", "${params.a}", "b", "${params.bb}", "x${params.c}y", "${odd", "z"]);
+        assert_eq!(
+            covered,
+            ["é", "${params.a}", "b", "${params.bb}", "x${params.c}y", "s", "${file:~/a}", "${odd", "z"]
+        );
     }
 }

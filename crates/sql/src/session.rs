@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::{MemorySchemaProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -28,7 +28,7 @@ use crate::place::Place;
 use crate::repeatable::changing_function;
 use crate::union::{self, UnionPart};
 
-/// A table and the name a query knows it by: `pairs`, or `pairs.dropped`.
+/// A table and the name a query knows it by: `pairs`, `pairs.dropped`, or `pairs.failed.not_null_prompt`.
 #[derive(Clone)]
 pub struct NamedTable {
     pub name: String,
@@ -115,8 +115,10 @@ impl Session {
             return Err(SqlError::UnknownTable { place: Place::of_word(query, reference.table()), table: name, known });
         };
         let provider = self.provider(query, &name, data)?;
-        if let Some(schema) = reference.schema() {
-            self.add_schema(schema).map_err(fault)?;
+        match reference {
+            TableReference::Bare { .. } => {}
+            TableReference::Partial { schema, .. } => self.add_schema(None, schema).map_err(fault)?,
+            TableReference::Full { catalog, schema, .. } => self.add_schema(Some(catalog), schema).map_err(fault)?,
         }
         self.context.register_table(reference.clone(), provider).map_err(fault)?;
         Ok(())
@@ -154,15 +156,19 @@ impl Session {
         })
     }
 
-    /// `pairs.dropped` is table `dropped` in schema `pairs`.
-    fn add_schema(&self, name: &str) -> Result<(), DataFusionError> {
-        let catalogs = self.context.catalog_names();
-        let catalog = catalogs.first().and_then(|catalog| self.context.catalog(catalog));
-        match catalog {
-            Some(catalog) if catalog.schema(name).is_none() => {
-                catalog.register_schema(name, Arc::new(MemorySchemaProvider::new())).map(|_| ())
-            }
-            _ => Ok(()),
+    /// `pairs.dropped` is table `dropped` in schema `pairs` of the session's own catalog; `pairs.failed.x` is table `x` in
+    /// schema `failed` of a catalog `pairs`.
+    fn add_schema(&self, catalog: Option<&str>, name: &str) -> Result<(), DataFusionError> {
+        let own = &self.context.state_ref().read().config_options().catalog.default_catalog.clone();
+        let catalog_name = catalog.unwrap_or(own);
+        let catalog = self.context.catalog(catalog_name).unwrap_or_else(|| {
+            let catalog: Arc<dyn CatalogProvider> = Arc::new(MemoryCatalogProvider::new());
+            self.context.register_catalog(catalog_name, catalog.clone());
+            catalog
+        });
+        match catalog.schema(name) {
+            Some(_) => Ok(()),
+            None => catalog.register_schema(name, Arc::new(MemorySchemaProvider::new())).map(|_| ()),
         }
     }
 

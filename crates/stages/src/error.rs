@@ -1,6 +1,7 @@
 //! How a stage fails. Each kind has its own errors in its own file; here is what they have in common. Which stage it was
 //! and where it stands in the pipeline file is for the caller to add.
 
+use arrow::error::ArrowError;
 use sluice_sql::SqlError;
 use sluice_store::StoreError;
 use sluice_table::TableError;
@@ -13,6 +14,7 @@ use crate::pair::PairError;
 use crate::prompts::PromptsError;
 use crate::score::JudgeError;
 use crate::sql::QueryError;
+use crate::test::TestError;
 use crate::train::TrainStageError;
 
 /// Why a stage gave no result.
@@ -33,6 +35,11 @@ pub enum StageError {
     WriteOutput { table: String, source: StoreError },
     #[error("keep the rows that are done")]
     Rows { source: StoreError },
+
+    #[error("tell the columns that break the contract")]
+    Contract { source: ArrowError },
+    #[error(transparent)]
+    Test(#[from] TestError),
 
     #[error(transparent)]
     Files(#[from] SqlError),

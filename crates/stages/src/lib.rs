@@ -7,6 +7,7 @@
 
 pub mod answers;
 mod chat;
+mod contract;
 mod error;
 pub mod evaluate;
 pub mod ingest;
@@ -18,6 +19,7 @@ pub mod row_key;
 pub mod sample;
 pub mod score;
 pub mod sql;
+pub mod test;
 pub mod train;
 
 use std::collections::BTreeMap;

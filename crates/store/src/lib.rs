@@ -9,7 +9,8 @@
 //!   format              version of this layout; a newer one is refused, an older one upgraded
 //!   objects/ab/cdef..   immutable blobs (Parquet tables) named by the BLAKE3 of their bytes, mode 0444
 //!   checkpoints/HEX/    sealed folders named by the digest of their files, mode 0444
-//!   records/KEY.json    what a key produced; written last, so no record means it does not exist
+//!   records/KEY.json    what a key produced, the outcomes of data tests among it; written last, so no record means it
+//!                       does not exist
 //!   divergences/        a later, different result for a key that already had one: kept as evidence
 //!   rows/SCOPE/         row journals: results of single rows, for runs that need some of them again
 //!   resume/KEY/         the last save of a long computation that is not finished
@@ -64,7 +65,7 @@ pub use record::{
 };
 pub use resume::{HowFar, Unfinished};
 pub use rows::{KnownRows, RowWriter};
-pub use runs::{Outcome, RUN_SCHEMA_VERSION, RunId, RunIdError, RunManifest, RunStage};
+pub use runs::{Outcome, RUN_SCHEMA_VERSION, RunId, RunIdError, RunManifest, RunStage, RunTest, TestOutcome};
 pub use stat_cache::FolderDigestError;
 pub use store::{Lookup, Store};
 pub use table_writer::TableWriter;

@@ -81,6 +81,20 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// How a data test of a stage came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestOutcome {
+    /// What must hold holds.
+    Passed,
+    /// It does not, and that is only told.
+    Warned,
+    /// It does not, and what reads the stage did not run.
+    Failed,
+    /// It could not be found out.
+    Broken,
+}
+
 /// The manifest of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunManifest {
@@ -125,6 +139,20 @@ pub struct RunStage {
     /// Its key, once derived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<StageKey>,
+    /// Its data tests. Readers before there were any pass over them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<RunTest>,
+}
+
+/// One data test of a stage of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunTest {
+    /// The test's name in its stage.
+    pub name: String,
+    /// How it came out.
+    pub outcome: TestOutcome,
+    /// The key of the record that has its outcome and the rows at fault; there is none for a broken one.
+    pub key: StageKey,
 }
 
 impl RunManifest {

@@ -24,6 +24,7 @@ mod prompt_id;
 mod prompts;
 mod responses;
 mod steps;
+mod type_word;
 mod words;
 
 pub use column::{
@@ -39,4 +40,5 @@ pub use prompt_id::PromptId;
 pub use prompts::{PromptRow, Prompts, PromptsBuilder};
 pub use responses::{ResponseRow, Responses, ResponsesBuilder, ScoreRow, Scores, ScoresBuilder};
 pub use steps::{StepRow, Steps, StepsBuilder};
+pub use type_word::type_word;
 pub use words::{Decoding, DropRule, FinishReason, Split, UnknownWord, Vocabulary};

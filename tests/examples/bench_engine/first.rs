@@ -12,7 +12,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use sluice_engine::{Engine, Job, JobInput, Numerics, Produced, RowCount, RunOptions, StageFailure, StageRunner};
+use sluice_engine::{
+    Engine, Job, JobInput, Numerics, Produced, RowCount, RunOptions, StageFailure, StageRunner, TestJob, Verdict,
+};
 use sluice_spec::{Location, Options, Stage};
 use sluice_store::{Artifact, ContentHash, ModelDigest, Outcome, Output, Store};
 use sluice_tests::bench::{Spread, Timings, seconds};
@@ -133,6 +135,10 @@ impl StageRunner for Nothing {
 
     fn count_rows(&self, _: &Stage, _: &[JobInput]) -> Result<Option<RowCount>, StageFailure> {
         Ok(None)
+    }
+
+    fn test(&self, _: &TestJob<'_>) -> Result<Vec<Result<Verdict, StageFailure>>, StageFailure> {
+        Ok(Vec::new())
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {

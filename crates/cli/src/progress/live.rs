@@ -133,6 +133,8 @@ impl Live {
                 let rows = rows.map(|n| format!("{}, ", counted(n, state.noun(stage)))).unwrap_or_default();
                 state.end(stage, &self.paint.ink(Ink::Good, format!("{rows}{}", seconds(*took))));
             }
+            // The line says what the stage came to; a test that failed follows as a failure, and the summary tells the others.
+            Event::StageTested { .. } => {}
             Event::StageFailed { stage, error, .. } => {
                 let error = error.lines().next().unwrap_or_default();
                 state.end(stage, &self.paint.ink(Ink::Bad, format!("failed: {error}")));
@@ -250,7 +252,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// `━━━━━━━━────────────`.
-fn bar(share: f64, paint: Paint) -> String {
+pub(super) fn bar(share: f64, paint: Paint) -> String {
     // The share is between 0 and 1.
     let full = (share * BAR as f64) as usize;
     let rest = BAR.saturating_sub(full);

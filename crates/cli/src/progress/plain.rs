@@ -12,7 +12,9 @@ use sluice_store::{Notice, NoticeLevel};
 use crate::progress::Watch;
 use crate::progress::meter::Meter;
 use crate::render::quantity::{counted, seconds};
+use crate::render::tested::{Came, counts};
 use crate::render::{Ink, Paint};
+use crate::tested::came;
 
 /// Time between two lines of a running stage.
 const EVERY: Duration = Duration::from_secs(10);
@@ -94,6 +96,15 @@ impl State {
                 let reused =
                     if *rows_reused > 0 { format!(", {} reused", counted(*rows_reused, what)) } else { String::new() };
                 (stage, paint.ink(Ink::Good, format!("done: {rows}{}{reused}", seconds(*took))))
+            }
+            Event::StageTested { stage, tests } => {
+                // What was known is in the summary.
+                if tests.iter().all(|test| test.known) {
+                    return None;
+                }
+                let came: Vec<Came> = tests.iter().map(came).collect();
+                let ink = if came.iter().all(|came| *came == Came::Passed) { Ink::Good } else { Ink::Active };
+                (stage, paint.ink(ink, counts(&came)))
             }
             Event::StageFailed { stage, error, causes } => {
                 let causes: String = causes.iter().map(|cause| format!(": {cause}")).collect();

@@ -107,6 +107,10 @@ fn log(event: &Event) {
             let metrics = serde_json::to_string(metrics).unwrap_or_default();
             tracing::info!(%stage, %key, rows, rows_reused, seconds, digest, metrics, "stage is done");
         }
+        Event::StageTested { stage, tests } => {
+            let tests = serde_json::to_string(tests).unwrap_or_default();
+            tracing::info!(%stage, tests, "stage is tested");
+        }
         Event::StageFailed { stage, error, causes } => {
             tracing::error!(%stage, error, causes = causes.join(": "), "stage failed");
         }

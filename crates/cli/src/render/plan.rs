@@ -22,6 +22,8 @@ pub struct PlanRow {
     pub known: Option<u64>,
     /// What the result once took.
     pub seconds: f64,
+    /// Data tests that a run would make of a result that is there.
+    pub tests: usize,
     pub why: String,
 }
 
@@ -52,7 +54,7 @@ pub fn plan(rows: &[PlanRow], paint: Paint) -> String {
     let left = Align::Left;
     let mut table =
         Columns::headed(&[("stage", left), ("kind", left), ("state", left), ("rows", Align::Right), ("why", left)]);
-    for PlanRow { stage, base: _, kind, state, rows, known, seconds: _, why } in &folded(rows) {
+    for PlanRow { stage, base: _, kind, state, rows, known, seconds: _, tests: _, why } in &folded(rows) {
         let (word, ink) = state.word();
         let known = known.map_or(String::new(), |known| format!("{}/", count(known)));
         let why = if why.is_empty() { "-".to_owned() } else { why.clone() };
@@ -72,7 +74,10 @@ fn verdict(rows: &[PlanRow]) -> String {
     let n_stages = counted(rows.len() as u64, "stage");
     let saved: f64 = rows.iter().filter(|row| row.state == PlanWord::Hit).map(|row| row.seconds).sum();
     if n(PlanWord::Hit) == rows.len() {
-        return format!("{n_stages}: all up to date, nothing to do");
+        return match rows.iter().map(|row| row.tests).sum::<usize>() {
+            0 => format!("{n_stages}: all up to date, nothing to do"),
+            n => format!("{n_stages}: all up to date, {} to make", counted(n as u64, "test")),
+        };
     }
     let parts = [
         (PlanWord::Hit, "up to date"),
@@ -274,7 +279,7 @@ mod tests {
 
     fn row(stage: &str, kind: &'static str, state: PlanWord, rows: Option<u64>, why: &str) -> PlanRow {
         let (stage, why) = (stage.to_owned(), why.to_owned());
-        PlanRow { stage, base: None, kind, state, rows, known: None, seconds: 30.0, why }
+        PlanRow { stage, base: None, kind, state, rows, known: None, seconds: 30.0, tests: 0, why }
     }
 
     #[track_caller]

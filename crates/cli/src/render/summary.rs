@@ -20,6 +20,8 @@ pub struct Summary {
     pub seconds: f64,
     /// What a user should look at.
     pub warnings: Vec<String>,
+    /// What the data tests came to, where there is news of them.
+    pub tests: Option<String>,
     /// The evaluations, by stage.
     pub evaluations: Vec<(String, Figures)>,
     /// The cells of each matrix side by side.
@@ -83,6 +85,7 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
         stages,
         seconds: took,
         warnings,
+        tests,
         evaluations,
         comparisons,
         columns,
@@ -90,19 +93,20 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
         next,
     } = summary;
     let limits: String = limits.iter().map(|line| format!("{line}\n")).collect();
+    let tests = tests.as_ref().map_or_else(String::new, |tests| format!("; {tests}"));
     let saved: f64 = stages.iter().filter(|line| line.end == End::Hit).map(|line| line.seconds).sum();
     if stages.iter().all(|line| line.end == End::Hit) {
         let saved = if saved >= 0.5 { format!(", reuse saved {}", seconds(saved)) } else { String::new() };
         let n_stages = counted(stages.len() as u64, "stage");
         let are = if stages.len() == 1 { "is" } else { "are" };
-        let took = seconds(*took);
-        return format!("nothing to do: all {n_stages} of {pipeline} {are} up to date ({took}{saved})\n{limits}");
+        let all = format!("all {n_stages} of {pipeline} {are} up to date");
+        return format!("nothing to do: {all} ({}{saved}){tests}\n{limits}", seconds(*took));
     }
     let run = run.as_ref().map_or_else(String::new, |run| format!("run {run} of "));
     let profile = profile.as_ref().map_or_else(String::new, |profile| format!(", profile {profile}"));
     let mut text = format!("{}\n", paint.ink(Ink::Bold, format!("{run}{pipeline}{profile}")));
     text += &stage_table(stages, paint);
-    text += &format!("{}\n{limits}", verdict(stages, *took, saved));
+    text += &format!("{}{tests}\n{limits}", verdict(stages, *took, saved));
     for warning in warnings {
         text += &format!("{}\n", paint.ink(Ink::Active, format!("warning: {warning}")));
     }
@@ -205,6 +209,7 @@ mod tests {
             comparisons: Vec::new(),
             columns: 100,
             limits: Vec::new(),
+            tests: None,
             evaluations: vec![("report".to_owned(), Figures::from([("win_rate_sampled".to_owned(), 0.6)]))],
             next: vec![
                 ("sluice why pairs".to_owned(), "what made it run"),

@@ -135,8 +135,9 @@ fn now(session: &Session, args: &Diff) -> Result<Side, Failure> {
         outcome: sluice_store::Outcome::Hit,
         key: match &stage.state {
             PlanState::Hit { key, .. } | PlanState::Run { key, .. } | PlanState::Partial { key, .. } => Some(*key),
-            PlanState::Pending { .. } | PlanState::Fail { .. } => None,
+            PlanState::Pending { .. } | PlanState::Fetch { .. } | PlanState::Fail { .. } => None,
         },
+        tests: Vec::new(),
     };
     let shown = SideShown {
         name: "now".to_owned(),

@@ -38,7 +38,7 @@ struct Asked {
 
 pub fn run(global: &Global, world: &World, args: &Generate) -> Outcome {
     let decoding = decoding(args)?;
-    let model = open(&args.model, world, global.quiet)?;
+    let model = open(&args.model, global, world)?;
     let asked = asked(args, &model)?;
     let requests: Vec<Request> = asked
         .iter()

@@ -19,7 +19,7 @@ use crate::world::World;
 const MAX_BATCH_TOKENS: usize = 8192;
 
 pub fn run(global: &Global, world: &World, args: &Logprobs) -> Outcome {
-    let model = open(&args.model, world, global.quiet)?;
+    let model = open(&args.model, global, world)?;
     let formatter = formatter(args, &model)?;
     let rows = rows(&args.input)?;
     let pairs: Vec<TokenPair> = rows.iter().map(|row| pair(row, &model, &formatter)).collect::<Result<_, _>>()?;

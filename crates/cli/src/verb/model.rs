@@ -1,7 +1,8 @@
-//! `model inspect`: what a model folder is, what it costs, and what would be refused and why.
+//! `model inspect`: what a model folder is, what it costs, and what would be refused and why. `model fetch`: a model of the
+//! hub into the local cache.
 
 use serde_json::{Map, Value, json};
-use sluice_lm::checkpoint::Checkpoint;
+use sluice_lm::checkpoint::{Checkpoint, HubModel};
 use sluice_lm::memory::{SamplingLoad, Share, Sizes};
 use sluice_lm::model::check;
 use sluice_lm::precision::Precision;
@@ -13,14 +14,16 @@ use sluice_train::optimizer::Master;
 use crate::args::{Global, Inspect, MasterChoice};
 use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::hub;
 use crate::model_folder::folder;
 use crate::output::out;
+use crate::progress::Transfer;
 use crate::render::model::{Inspected, inspected};
 use crate::render::quantity::count;
 use crate::world::World;
 
 pub fn inspect(global: &Global, world: &World, args: &Inspect) -> Outcome {
-    let folder = folder(&args.folder, world)?;
+    let folder = folder(&args.folder, global, world)?;
     let model = match Checkpoint::open(&folder) {
         Ok(model) => model,
         Err(error) => {
@@ -86,6 +89,22 @@ fn training_load(args: &Inspect, precision: Precision, n_parameters: u64) -> Tra
 
 fn training_of(args: &Inspect) -> String {
     format!("passes of {} tokens", count(u64::from(args.micro_batch_tokens)))
+}
+
+pub fn fetch(global: &Global, world: &World, reference: &str) -> Outcome {
+    let Some(model) = HubModel::parse(reference).map_err(hub::failure)? else {
+        return Err(Failure::usage(format!(
+            "`{reference}` is a path; hf://owner/name or hf://owner/name@revision is needed"
+        )));
+    };
+    let transfer = Transfer::new(global, world);
+    let snapshot = world.hub.fetch(&model, None, &|step| transfer.step(step))?;
+    let folder = snapshot.folder.display().to_string();
+    out(match global.json {
+        true => format!("{}\n", json!({"model": model.to_string(), "commit": snapshot.commit, "folder": folder})),
+        false => format!("{folder}\n"),
+    });
+    Ok(Exit::Ok)
 }
 
 /// Scalars of all stored tensors.

@@ -7,6 +7,7 @@ use crate::exit::{Exit, Outcome};
 use crate::output::out;
 use crate::preflight::{self, Depth};
 use crate::render::plan::{PlanRow, PlanWord, limits, plan};
+use crate::render::quantity::counted;
 use crate::selection::Wanted;
 use crate::session::{Session, engine_failure};
 use crate::tables::n_rows;
@@ -18,7 +19,8 @@ pub fn run(session: &Session, args: &Plan) -> Outcome {
         Wanted::Nothing => Vec::new(),
         Wanted::Stages(targets) => session.engine(&project).plan_rows(targets).map_err(engine_failure)?,
     };
-    let n_pending = planned.iter().filter(|stage| !matches!(stage.state, PlanState::Hit { .. })).count();
+    let is_pending = |stage: &&PlannedStage| !matches!(stage.state, PlanState::Hit { .. }) || stage.tests_to_run > 0;
+    let n_pending = planned.iter().filter(is_pending).count();
     if session.global.json {
         for stage in &planned {
             out(format!("{}\n", serde_json::to_string(stage).unwrap_or_default()));
@@ -36,13 +38,13 @@ pub fn run(session: &Session, args: &Plan) -> Outcome {
 }
 
 fn row(stage: &PlannedStage) -> PlanRow {
-    let PlannedStage { name, kind, cell, state } = stage;
+    let PlannedStage { name, kind, cell, state, tests_to_run } = stage;
     let (word, record) = match state {
         PlanState::Hit { record, .. } => (PlanWord::Hit, Some(record)),
         // What never had a result runs in any case; what had one may turn out to need no run.
         PlanState::Run { .. } | PlanState::Pending { never_ran: true, .. } => (PlanWord::Run, None),
         PlanState::Partial { .. } => (PlanWord::Partial, None),
-        PlanState::Pending { .. } => (PlanWord::Pending, None),
+        PlanState::Fetch { .. } | PlanState::Pending { .. } => (PlanWord::Pending, None),
         PlanState::Fail { .. } => (PlanWord::Fail, None),
     };
     PlanRow {
@@ -59,8 +61,12 @@ fn row(stage: &PlannedStage) -> PlanRow {
             _ => None,
         },
         seconds: record.map_or(0.0, |record| record.seconds),
+        tests: *tests_to_run,
         why: match state {
             PlanState::Pending { never_ran: true, .. } => Reason::NeverRan.to_string(),
+            PlanState::Hit { .. } if *tests_to_run > 0 => {
+                format!("{} to make", counted(*tests_to_run as u64, "test"))
+            }
             _ => state.to_string(),
         },
     }

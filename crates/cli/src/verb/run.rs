@@ -17,13 +17,16 @@ use crate::output::{err, out};
 use crate::pipeline_file::is_file_name;
 use crate::preflight::{self, Depth};
 use crate::progress::{Watch, watcher};
+use crate::render::Ink;
 use crate::render::failure;
 use crate::render::plan::limits;
 use crate::render::quantity::{count, counted};
 use crate::render::summary::{End, StageLine, Summary, summary};
+use crate::render::tested::{Came, counts};
 use crate::selection::{Wanted, select};
 use crate::session::{Project, Session, engine_failure, quoted};
 use crate::tables::n_rows;
+use crate::tested::{came, told};
 use crate::wire::exit_of;
 
 const STOPPING: &str =
@@ -54,6 +57,7 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     if !targets.is_empty() {
         targets.extend(forced.iter().map(ToString::to_string));
     }
+    preflight::fetch(session, &project, &targets)?;
     preflight::check(&project, &targets, Depth::Weights)?;
     device::found(project.wire.device, &session.world)?;
     tell_device(session, &project);
@@ -70,6 +74,7 @@ pub fn run(session: &Session, args: &Run) -> Outcome {
     }
     let exit = exit(&report);
     if !session.global.json {
+        tell_tests(session, &project, &report)?;
         tell_failures(session, &report);
     }
     Ok(exit)
@@ -95,10 +100,29 @@ fn exit(report: &RunReport) -> Exit {
     }
 }
 
+/// Each test that did not pass, with the first rows at fault; a warning that is known is only named.
+fn tell_tests(session: &Session, project: &Project, report: &RunReport) -> Result<(), Failure> {
+    for stage in &report.stages {
+        for test in stage.tests.iter().filter(|test| [Came::Warned, Came::Failed].contains(&came(test))) {
+            let warns = came(test) == Came::Warned;
+            if !(warns && session.global.quiet) {
+                err(told(session, project, &stage.name, test, warns && test.known)?);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Each failure with its causes, after the summary, where it is the last thing read.
 fn tell_failures(session: &Session, report: &RunReport) {
     for stage in &report.stages {
         let Some(failed) = &stage.failure else { continue };
+        if let sluice_engine::StageFailure::FailedTests { .. } = failed.as_ref() {
+            // The tests themselves are told already.
+            let message = format!("what reads `{}` does not run until its tests pass; its result is kept", stage.name);
+            err(format!("{} {message}\n", session.world.err.ink(Ink::Name, "help:")));
+            continue;
+        }
         let cause = StageError { stage: stage.name.to_string(), cause: failed.clone() };
         let told = Failure::new(exit_of(failed), cause).help("mend it and run again; finished stages are kept");
         err(failure::text(&told, session.world.err));
@@ -131,6 +155,7 @@ fn summed_up(session: &Session, project: &Project, words: &[String], report: &Ru
         stages: report.stages.iter().map(line).collect(),
         seconds: report.seconds,
         warnings: warnings(report),
+        tests: tests(report),
         evaluations: evaluations.collect(),
         comparisons: report.comparisons.clone(),
         columns: session.world.columns,
@@ -148,6 +173,13 @@ fn warnings(report: &RunReport) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// What the tests came to, if any was made or did not pass.
+fn tests(report: &RunReport) -> Option<String> {
+    let tests = || report.stages.iter().flat_map(|stage| &stage.tests);
+    let is_news = tests().any(|test| !test.known || came(test) != Came::Passed);
+    is_news.then(|| counts(&tests().map(came).collect::<Vec<_>>()))
 }
 
 fn line(stage: &StageReport) -> StageLine {

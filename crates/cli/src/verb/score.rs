@@ -17,7 +17,7 @@ use crate::world::World;
 const MAX_BATCH_TOKENS: usize = 8192;
 
 pub fn run(global: &Global, world: &World, args: &Score) -> Outcome {
-    let model = open(&args.model, world, global.quiet)?;
+    let model = open(&args.model, global, world)?;
     let rows = rows(&args.input)?;
     let mut ids = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use sluice_engine::TestReport;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::config::Dtype;
 use sluice_spec::{Pinned, split_product};
@@ -18,9 +19,11 @@ use crate::history::{Earlier, RunWord, split};
 use crate::output::out;
 use crate::render::rows::rows;
 use crate::render::show::{ShownCheckpoint, ShownStage, ShownTable, checkpoint, stage, table};
+use crate::render::tested::{TestLine, outcomes};
 use crate::selection::select;
 use crate::session::{Found, Project, Session, quoted, store_failure};
 use crate::tables::{NamedOutput, named};
+use crate::tested::{self, Tested};
 use crate::world::{now_unix_ms, tidy};
 
 pub fn run(session: &Session, args: &Show) -> Outcome {
@@ -35,7 +38,7 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
         // The run may be of a pipeline that had other stages.
         let name = Pinned::parse(name).map_or_else(|_| name.to_owned(), |pinned| pinned.to_string());
         let Earlier { run, record, .. } = session.earlier(run, &project.name, &name, None)?.whole(&name)?;
-        show(session, &Shown { name, record, run: Some(run), stale: None }, product, args.rows)?;
+        show(session, &Shown { name, record, run: Some(run), stale: None, tested: Vec::new() }, product, args.rows)?;
         return Ok(Exit::Ok);
     }
     let stages = select(session, &project, &[name.to_owned()], &[])?;
@@ -55,12 +58,17 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
 }
 
 fn show(session: &Session, shown: &Shown, product: Option<&str>, n_rows: u64) -> Result<(), Failure> {
-    let Shown { name, record, run, stale } = shown;
-    let outputs = named(name, record);
+    let Shown { name, record, run, stale, tested } = shown;
+    let mut outputs = named(name, record);
+    outputs.extend(tested::tables(tested));
     let known: Vec<String> = outputs.iter().map(|output| output.name.clone()).collect();
-    // The stage alone means all it made; a dotted name means one output.
-    let wanted: Vec<NamedOutput<'_>> =
-        outputs.into_iter().filter(|output| product.is_none_or(|product| output.output.name == product)).collect();
+    // The stage alone means all it made, and not the rows at fault of its tests; a dotted name means one table.
+    let failed = format!("{name}.failed.");
+    let is_meant = |output: &NamedOutput<'_>| match product {
+        Some(product) => output.output.name == product || output.name == format!("{name}.{product}"),
+        None => !output.name.starts_with(&failed),
+    };
+    let wanted: Vec<NamedOutput<'_>> = outputs.into_iter().filter(is_meant).collect();
     if let (Some(product), true) = (product, wanted.is_empty()) {
         let failure = Failure::usage(format!("stage `{name}` made no `{name}.{product}`"));
         return Err(failure.help(format!("it made {}", known.join(", "))));
@@ -78,8 +86,14 @@ fn show(session: &Session, shown: &Shown, product: Option<&str>, n_rows: u64) ->
         notices: record.notices.clone(),
     };
     let paint = session.world.out;
+    let tests: Vec<&TestReport> = tested.iter().flat_map(|tested| &tested.tests).collect();
     if !session.global.json {
         out(stage(&shown, paint));
+        if product.is_none() && !tests.is_empty() {
+            let of_stage = |of: &Tested| of.tests.iter().map(|test| tested::line(&of.stage, test)).collect::<Vec<_>>();
+            let lines: Vec<TestLine> = tested.iter().flat_map(of_stage).collect();
+            out(format!("\n{}", outcomes(&lines, paint)));
+        }
     }
     let mut objects = Vec::new();
     for output in wanted {
@@ -106,7 +120,8 @@ fn show(session: &Session, shown: &Shown, product: Option<&str>, n_rows: u64) ->
         let ShownStage { stage, kind, key, seconds, age_seconds: _, run, stale, metrics, facts, notices } = shown;
         let object = json!({
             "name": stage, "kind": kind, "key": key, "seconds": seconds, "run": run, "stale": stale,
-            "metrics": metrics, "facts": facts, "notices": notices, "outputs": objects,
+            "metrics": metrics, "facts": facts, "notices": notices, "tests": tests,
+            "outputs": objects,
         });
         out(format!("{object}\n"));
     }
@@ -121,6 +136,8 @@ struct Shown {
     run: Option<RunId>,
     /// The run it is of, when the pipeline has changed since.
     stale: Option<RunId>,
+    /// What is known of its tests; of an earlier run nothing is told.
+    tested: Vec<Tested>,
 }
 
 /// The result of a stage as it is, or the one before.
@@ -135,13 +152,15 @@ fn result(
     if run == Some(&RunWord::Prev) {
         let present = found.map(|found| found.record.key);
         let Earlier { run, record, .. } = session.earlier(&RunWord::Prev, &project.name, name, present)?;
-        return Ok(Shown { name: name.to_owned(), record, run: Some(run), stale: None });
+        return Ok(Shown { name: name.to_owned(), record, run: Some(run), stale: None, tested: Vec::new() });
     }
     let Some(Found { stage: _, record, stale }) = found else {
         let run = session.command(&format!("run {} {}", project.name, quoted(name)), None);
         return Err(Failure::usage(format!("stage `{name}` has no result yet")).help(format!("`{run}` makes it")));
     };
-    Ok(Shown { name: name.to_owned(), record: record.clone(), run: None, stale: *stale })
+    let mut tested = tested::known(session, project, results)?;
+    tested.retain(|tested| tested.stage.as_str() == name);
+    Ok(Shown { name: name.to_owned(), record: record.clone(), run: None, stale: *stale, tested })
 }
 
 fn shown_table(

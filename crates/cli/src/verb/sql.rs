@@ -14,6 +14,7 @@ use crate::render::quantity::{count, counted};
 use crate::render::rows::rows;
 use crate::session::{Found, Project, Session, quoted};
 use crate::tables::{NamedOutput, named, stored, tables, union};
+use crate::tested;
 use crate::wire::exit_of_store;
 use crate::world::World;
 
@@ -28,6 +29,9 @@ pub fn run(session: &Session, args: &Sql) -> Outcome {
     for name in &asked {
         tables.extend(earlier_tables(session, &project, &results, name)?);
     }
+    let tested = tested::known(session, &project, &results)?;
+    let at_fault = tested::tables(&tested).into_iter();
+    tables.extend(at_fault.map(|NamedOutput { name, output }| stored(name, output, &session.store)));
     let answer = sluice_sql::Session::new(tables).and_then(|session| session.query(query));
     let batches = answer.map_err(|error| failure(error, session, &project))?;
     if !session.global.quiet {

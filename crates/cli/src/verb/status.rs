@@ -20,7 +20,7 @@ pub fn run(session: &Session, args: &Status) -> Outcome {
     let (project, words) = session.project(&args.words)?;
     let selected = select(session, &project, words, &args.exclude)?;
     let selected: HashSet<&StageName> = selected.iter().map(|stage| &stage.name).collect();
-    let mut planned = session.engine(&project).plan_states(&[]).map_err(engine_failure)?;
+    let mut planned = session.engine(&project).plan_tests(&[]).map_err(engine_failure)?;
     planned.retain(|stage| selected.contains(&stage.name));
     let last = session.last_run(&project.name).map_err(store_failure)?;
     let failed: HashSet<&str> = last
@@ -50,6 +50,7 @@ fn row(stage: &PlannedStage, failed: &HashSet<&str>) -> StatusRow {
             Reason::Changed(_) | Reason::Forced => StatusWord::Stale,
             Reason::OutputGone { .. } | Reason::OutputDamaged { .. } | Reason::RecordDamaged => StatusWord::Damaged,
         },
+        PlanState::Fetch { .. } => StatusWord::Waits,
         PlanState::Pending { changes, .. } if changes.is_empty() => StatusWord::Waits,
         PlanState::Pending { .. } => StatusWord::Stale,
     };

@@ -11,9 +11,9 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use sluice_engine::{
     Engine, Event, Given, Job, JobInput, Numerics, PlanState, Produced, Progress, Recomputed, RowCount, RunOptions,
-    StageFailure, StageRunner,
+    StageFailure, StageRunner, TestJob, TestRun, Verdict,
 };
-use sluice_spec::{Location, Options, Product, Stage};
+use sluice_spec::{Check, Location, Options, Product, Stage};
 use sluice_store::{Artifact, ContentHash, ModelDigest, Outcome, Output, Record, Store};
 
 #[derive(Default)]
@@ -35,6 +35,7 @@ pub struct FakeRunner {
 #[derive(Default)]
 struct Seen {
     runs: usize,
+    tests: usize,
     now: BTreeMap<&'static str, usize>,
     most: BTreeMap<&'static str, usize>,
 }
@@ -93,6 +94,11 @@ impl FakeRunner {
         self.seen.lock().expect("no panic").runs
     }
 
+    /// How many tests were made.
+    pub fn tests(&self) -> usize {
+        self.seen.lock().expect("no panic").tests
+    }
+
     /// The largest number of stages of a kind that were computed at one time.
     pub fn most_at_once(&self, kind: &str) -> usize {
         self.seen.lock().expect("no panic").most.get(kind).copied().unwrap_or(0)
@@ -133,6 +139,20 @@ impl StageRunner for FakeRunner {
 
     fn count_rows(&self, stage: &Stage, _: &[JobInput]) -> Result<Option<RowCount>, StageFailure> {
         Ok(self.knowing.get(stage.name.as_str()).copied())
+    }
+
+    /// A test fails with as many rows as its query says: `fails 3`. One that says `breaks` cannot be made.
+    fn test(&self, job: &TestJob<'_>) -> Result<Vec<Result<Verdict, StageFailure>>, StageFailure> {
+        self.seen.lock().expect("no panic").tests += job.tests.len();
+        let verdict = |run: &TestRun<'_>| {
+            let Check::Sql(query) = &run.test.check else { return Ok(Verdict::default()) };
+            match query.value.split_once(' ') {
+                Some(("fails", n)) => Ok(Verdict { n_failed: n.parse().expect("a number"), ..Verdict::default() }),
+                _ if query.value == "breaks" => Err(StageFailure::of(Fault::Told("the query".to_owned()))),
+                _ => Ok(Verdict::default()),
+            }
+        };
+        Ok(job.tests.iter().map(verdict).collect())
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
@@ -304,9 +324,14 @@ impl Workshop {
                     PlanState::Run { .. } => "run",
                     PlanState::Partial { count, .. } => &format!("partial {}/{}", count.rows_known, count.rows),
                     PlanState::Pending { .. } => "pending",
+                    PlanState::Fetch { .. } => "fetch",
                     PlanState::Fail { .. } => "fail",
                 };
-                format!("{} {word}: {}", stage.name, stage.state).trim_end_matches(": ").to_owned() + "\n"
+                let tests = match stage.tests_to_run {
+                    0 => String::new(),
+                    n => format!(", {n} tests to make"),
+                };
+                format!("{} {word}: {}", stage.name, stage.state).trim_end_matches(": ").to_owned() + &tests + "\n"
             };
             engine.plan_rows(&[]).expect("a plan").iter().map(line).collect()
         })

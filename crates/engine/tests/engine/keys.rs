@@ -431,7 +431,13 @@ fn plant(shop: &Workshop, leaves: Vec<sluice_store::Leaf>) {
     let (store, key) = (shop.store(), derive_key(&leaves));
     let attempt = store.begin(key).expect("an attempt");
     attempt.commit(RecordDraft { leaves, ..RecordDraft::default() }).expect("a record");
-    let stage = RunStage { name: "stage".to_owned(), kind: String::new(), outcome: Outcome::Ran, key: Some(key) };
+    let stage = RunStage {
+        name: "stage".to_owned(),
+        kind: String::new(),
+        outcome: Outcome::Ran,
+        key: Some(key),
+        tests: Vec::new(),
+    };
     let manifest = |run| RunManifest {
         schema_version: RUN_SCHEMA_VERSION,
         run,

@@ -3,6 +3,7 @@
 
 mod fake;
 mod keys;
+mod tested;
 
 use std::collections::BTreeSet;
 use std::fs;

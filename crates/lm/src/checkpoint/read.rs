@@ -20,8 +20,8 @@ use crate::config::Dtype;
 /// Elements that one read fetches and converts.
 const PIECE: usize = 1 << 18;
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a model folder.
 #[derive(Debug)]

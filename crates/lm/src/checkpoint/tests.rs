@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Checkpoint, CheckpointWriter, Companions, Weights, resolve};
+use super::{Checkpoint, CheckpointWriter, Companions, HubModel, Snapshot, Weights};
 use crate::config::Dtype;
 
 fn fixture(name: &str) -> PathBuf {
@@ -349,21 +349,37 @@ fn mixed_dtypes_are_aligned() {
 fn hub_references() {
     let cache = tempfile::tempdir().unwrap();
     let repository = cache.path().join("models--some-owner--some.model");
-    fs::create_dir_all(repository.join("snapshots/0123abcd")).unwrap();
+    let snapshot = repository.join("snapshots/0123abcd");
+    fs::create_dir_all(&snapshot).unwrap();
     fs::create_dir_all(repository.join("refs/pr")).unwrap();
     fs::write(repository.join("refs/main"), "0123abcd\n").unwrap();
     fs::write(repository.join("refs/pr/1"), "4567").unwrap();
-    let at = |reference: &str| match resolve(reference, cache.path()) {
-        Ok(folder) => said(cache.path(), folder.display()),
-        Err(error) => said(cache.path(), error),
+    let at = |reference: &str| match HubModel::parse(reference) {
+        Ok(None) => "a path".to_owned(),
+        Ok(Some(model)) => match model.cached(cache.path()) {
+            Ok(Snapshot { folder, commit }) => said(cache.path(), format!("{} at {commit}", folder.display())),
+            Err(error) => said(cache.path(), error),
+        },
+        Err(error) => error.to_string(),
     };
-    let snapshot = "DIR/models--some-owner--some.model/snapshots/0123abcd";
-    assert_eq!(at("models/local"), "models/local");
-    assert_eq!(at("hf://some-owner/some.model"), snapshot);
-    assert_eq!(at("hf://some-owner/some.model@main"), snapshot);
-    assert_eq!(at("hf://some-owner/some.model@0123abcd"), snapshot);
-    expect!["`hf://some-owner/some.model@pr/1`: looked in DIR/models--some-owner--some.model/snapshots/4567; fetch it with `huggingface-cli download some-owner/some.model --revision pr/1`"].assert_eq(&at("hf://some-owner/some.model@pr/1"));
-    expect!["`hf://some-owner/other`: looked in DIR/models--some-owner--other/snapshots/main; fetch it with `huggingface-cli download some-owner/other --revision main`"].assert_eq(&at("hf://some-owner/other"));
+    // What lies there is a tokenizer alone, then an index without its shards, then a whole model.
+    fs::write(snapshot.join("tokenizer.json"), "{}").unwrap();
+    expect!["`hf://some-owner/some.model`: DIR/models--some-owner--some.model/snapshots/0123abcd lacks config.json, model.safetensors; fetch the rest with `hf download some-owner/some.model --revision main`"].assert_eq(&at("hf://some-owner/some.model"));
+    fs::write(snapshot.join("config.json"), "{}").unwrap();
+    let index =
+        r#"{"weight_map": {"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-2.safetensors", "d": "../x"}}"#;
+    fs::write(snapshot.join("model.safetensors.index.json"), index).unwrap();
+    expect!["`hf://some-owner/some.model`: DIR/models--some-owner--some.model/snapshots/0123abcd lacks m-1.safetensors, m-2.safetensors; fetch the rest with `hf download some-owner/some.model --revision main`"].assert_eq(&at("hf://some-owner/some.model"));
+    fs::write(snapshot.join("m-1.safetensors"), "").unwrap();
+    fs::write(snapshot.join("m-2.safetensors"), "").unwrap();
+
+    let whole = "DIR/models--some-owner--some.model/snapshots/0123abcd at 0123abcd";
+    assert_eq!(at("models/local"), "a path");
+    assert_eq!(at("hf://some-owner/some.model"), whole);
+    assert_eq!(at("hf://some-owner/some.model@main"), whole);
+    assert_eq!(at("hf://some-owner/some.model@0123abcd"), whole);
+    expect!["`hf://some-owner/some.model@pr/1`: looked in DIR/models--some-owner--some.model/snapshots/4567; fetch it with `hf download some-owner/some.model --revision pr/1`"].assert_eq(&at("hf://some-owner/some.model@pr/1"));
+    expect!["`hf://some-owner/other`: looked in DIR/models--some-owner--other/snapshots/main; fetch it with `hf download some-owner/other --revision main`"].assert_eq(&at("hf://some-owner/other"));
     expect!["`hf://some-owner/../x@main`: hf://owner/name or hf://owner/name@revision is needed"]
         .assert_eq(&at("hf://some-owner/../x@main"));
     expect!["`hf://gone`: hf://owner/name or hf://owner/name@revision is needed"].assert_eq(&at("hf://gone"));

@@ -198,7 +198,7 @@ impl AxisReader<'_, '_> {
                 self.report(Code::Reference, node.span, &format!("`matrix.{axis}` refers to the matrix it is part of"));
                 return None;
             }
-            Value::List(_) | Value::Map(_) => {
+            Value::List(_) | Value::Map(_) | Value::Secret(_) => {
                 let what = format!("a value of `matrix.{axis}` is {}, which makes no name", node.describe());
                 let fault = self.report(Code::WrongType, node.span, &what);
                 fault.help = Some(format!("give each value a name: `{axis}: {{ first: ..., second: ... }}`"));

@@ -77,6 +77,36 @@ pub(super) fn join(
     Some(joined)
 }
 
+/// Finds, for each row, the one cell that a data test means: that with the row's values on all axes which are not
+/// pinned. A test makes no cells, so a row without one keeps the name as it is, and the plan reports it.
+pub(super) fn point_out(rows: &mut [Row], upstream: &Upstream, read: &StageRead, faults: &mut Vec<Diagnostic>) {
+    if check_pins(upstream, read, faults).is_none() {
+        return;
+    }
+    let pinned = |axis: &str| read.pinned.pins.iter().any(|(other, _)| other == axis);
+    let fits = |points: &[Point]| read.pinned.pins.iter().all(|(axis, pin)| label(points, axis) == Some(pin));
+    // By the axes of a cell, since nearly always all have the same, and then by its labels.
+    let mut by_axes: Vec<(Vec<&str>, HashMap<Vec<&str>, &StageName>)> = Vec::new();
+    for (points, name) in upstream.cells.iter().filter(|(points, _)| !points.is_empty() && fits(points)) {
+        let free = || points.iter().map(|point| &point.coordinate).filter(|at| !pinned(&at.axis));
+        let axes: Vec<&str> = free().map(|at| at.axis.as_str()).collect();
+        let labels: Vec<&str> = free().map(|at| at.label.as_str()).collect();
+        match by_axes.iter_mut().find(|(others, _)| *others == axes) {
+            Some((_, cells)) => drop(cells.insert(labels, name)),
+            None => by_axes.push((axes, HashMap::from([(labels, name)]))),
+        }
+    }
+    for Row { points, reads } in rows {
+        let found = by_axes.iter().find_map(|(axes, cells)| {
+            let labels: Option<Vec<&str>> = axes.iter().map(|axis| label(points, axis)).collect();
+            cells.get(&labels?).copied()
+        });
+        if let Some(name) = found {
+            reads.insert(read.pinned.clone(), name.clone());
+        }
+    }
+}
+
 /// The stage's own points, put behind those of what it reads; on an axis that both have, the own point stays.
 pub(super) fn with_own(rows: Vec<Row>, own: &[Point]) -> Vec<Row> {
     let agrees = |row: &Row| {
@@ -170,7 +200,7 @@ fn label<'p>(points: &'p [Point], axis: &str) -> Option<&'p str> {
 }
 
 fn clash(axis: &Axis, there: &Axis, read: &StageRead) -> Diagnostic {
-    let StageRead { pinned, place, whereabouts } = read;
+    let StageRead { pinned, place, whereabouts, only_in_tests: _ } = read;
     let name = &axis.name;
     let message =
         format!("{whereabouts} reads `{pinned}`, whose axis `{name}` has other values than one it has already");
@@ -181,7 +211,7 @@ fn clash(axis: &Axis, there: &Axis, read: &StageRead) -> Diagnostic {
 }
 
 fn check_pins(upstream: &Upstream, read: &StageRead, faults: &mut Vec<Diagnostic>) -> Option<()> {
-    let StageRead { pinned, place, whereabouts } = read;
+    let StageRead { pinned, place, whereabouts, only_in_tests: _ } = read;
     for (name, label) in &pinned.pins {
         let Some(axis) = upstream.axes.iter().find(|axis| axis.name == *name) else {
             let known: Vec<&str> = upstream.axes.iter().map(|axis| axis.name.as_str()).collect();

@@ -92,6 +92,17 @@ impl<'r, 'a> Fields<'r, 'a> {
         })
     }
 
+    /// Reports that one of some keys has to be there.
+    pub(crate) fn lacks(&mut self, keys: &str) {
+        let message = format!("{} lacks {keys}", self.reader.whereabouts());
+        self.reader.report(Diagnostic::new(Code::MissingKey, self.reader.head, message));
+    }
+
+    /// A key that is read elsewhere.
+    pub(crate) fn elsewhere(&mut self, key: &'static str) {
+        self.asked.push(key);
+    }
+
     fn missing(&mut self, key: &'static str) {
         let message = format!("{} lacks `{key}`", self.reader.whereabouts());
         let mut fault = Diagnostic::new(Code::MissingKey, self.reader.head, message);
@@ -117,11 +128,6 @@ impl<'r, 'a> Fields<'r, 'a> {
             let message = format!("{} does not take `{key}` here", self.reader.whereabouts());
             self.reader.report(Diagnostic::new(Code::Contradiction, entry.key.span, message).help(help));
         }
-    }
-
-    /// Notes a key that is read elsewhere.
-    pub(crate) fn known(&mut self, key: &'static str) {
-        self.asked.push(key);
     }
 
     /// The keys that were asked for, for a map whose other keys are read elsewhere; in place of [`Fields::finish`].

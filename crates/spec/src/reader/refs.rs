@@ -137,9 +137,13 @@ impl Reader<'_> {
     fn reads(&mut self, node: &Node, pinned: Pinned) -> StageName {
         let cell = self.cells.and_then(|cells| cells.get(&pinned)).cloned();
         let stage = cell.unwrap_or_else(|| StageName::new(&pinned.base));
-        if self.reads.iter().all(|read| read.pinned != pinned) {
-            let whereabouts = self.whereabouts();
-            self.reads.push(StageRead { pinned, place: node.span, whereabouts });
+        let (whereabouts, only_in_tests) = (self.whereabouts(), self.in_tests);
+        let read = StageRead { pinned, place: node.span, whereabouts, only_in_tests };
+        match self.reads.iter_mut().find(|earlier| earlier.pinned == read.pinned) {
+            // The stage's own reading of it is the one that faults are shown at.
+            Some(earlier) if earlier.only_in_tests && !only_in_tests => *earlier = read,
+            Some(_) => {}
+            None => self.reads.push(read),
         }
         stage
     }

@@ -51,7 +51,8 @@ impl Roots {
 }
 
 fn keys_of(manifest: &RunManifest) -> impl Iterator<Item = StageKey> + '_ {
-    manifest.stages.iter().filter_map(|stage| stage.key)
+    // The outcome of a data test is a record of its own, with the rows at fault.
+    manifest.stages.iter().flat_map(|stage| stage.key.into_iter().chain(stage.tests.iter().map(|test| test.key)))
 }
 
 /// The runs that stay: all of them without a policy. With one: those it names, the last ones of each pipeline and profile,

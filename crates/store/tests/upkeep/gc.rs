@@ -221,7 +221,7 @@ fn results_and_collections_at_one_time() {
             // Every other result is named before it is there, as that of a stage that begins.
             if n % 2 == 0 {
                 let (name, kind, outcome) = (format!("a{n}"), "sql".to_owned(), Outcome::Running);
-                manifest.stages.push(RunStage { name, kind, outcome, key: Some(key(n)) });
+                manifest.stages.push(RunStage { name, kind, outcome, key: Some(key(n)), tests: Vec::new() });
                 shelf.store.update_run(&manifest).expect("a manifest");
             }
             begun.send(()).expect("the other listens");

@@ -111,6 +111,7 @@ impl Shelf {
                 kind: "sql".to_owned(),
                 outcome: Outcome::Ran,
                 key: Some(key(*n)),
+                tests: Vec::new(),
             })
             .collect();
         let make = |run| RunManifest { run, started_unix_ms, stages: stages.clone(), ..manifest() };

@@ -1,0 +1,159 @@
+//! Data tests and contracts as a user meets them: in runs, plans, queries and a verb of their own.
+
+use expect_test::{Expect, expect};
+use serde_json::Value;
+use sluice_tests::six_stages::six_stages;
+use sluice_tests::{Project, Said};
+
+const PROMPTS: &str = r#"{"prompt": "Name a colour.", "answer": "red", "kind": "colour", "level": 1}
+{"prompt": "Name a fruit.", "answer": "plum", "kind": "fruit", "level": 2}
+{"prompt": "Name another colour.", "answer": "blue", "kind": "colour", "level": 3}
+{"prompt": "Name a day.", "answer": null, "kind": "day", "level": 9}
+"#;
+
+const PIPELINE: &str = "\
+version: 1
+stages:
+  prompts:
+    ingest: { from: prompts.jsonl, map: { reference: answer, group: kind }, keep: [level], split: { heldout: 0 } }
+    columns: { prompt_id: text!, reference: text, level: int64 }
+    tests:
+      - unique: [prompt_id]
+      - accepted_values: { column: group, values: [colour, fruit] }
+        severity: warn
+        name: known_group
+  hard:
+    sql: { from: [prompts], query: 'select prompt_id, prompt, level from prompts where level > 1 order by level' }
+    tests:
+      - range: { column: level, max: 5 }
+      - relationship: { column: prompt_id, to: prompts }
+  counts:
+    sql: { from: [hard], query: select count(*) as n from hard }
+";
+
+fn project() -> Project {
+    let project = Project::new();
+    project.write("prompts.jsonl", PROMPTS);
+    project.write("p.yaml", PIPELINE);
+    project
+}
+
+/// What was said, without what the stages told on the way and without times.
+fn told(said: &Said) -> String {
+    let at = ["error:", "warning:"].iter().filter_map(|word| said.err.find(word)).min();
+    at.map_or(String::new(), |at| said.err[at..].to_owned())
+}
+
+fn states(said: &Said) -> String {
+    let report: Value = serde_json::from_str(said.out.lines().last().unwrap_or_default()).expect("a report");
+    let state = |stage: &Value| {
+        let tests = stage["tests"].as_array().into_iter().flatten();
+        let tests: Vec<String> = tests
+            .map(|test| {
+                let known = if test["known"] == true { " (known)" } else { "" };
+                format!("{} {}{known}", test["name"].as_str().unwrap_or("?"), test["outcome"].as_str().unwrap_or("?"))
+            })
+            .collect();
+        let (name, state) = (stage["name"].as_str().unwrap_or("?"), stage["state"].as_str().unwrap_or("?"));
+        format!("{name} {state}: {}\n", tests.join(", ")).replace(": \n", "\n")
+    };
+    report["stages"].as_array().into_iter().flatten().map(state).collect()
+}
+
+#[track_caller]
+fn check_run(project: &Project, code: i32, expected: Expect) {
+    expected.assert_eq(&states(&project.sluice(["run", "p.yaml", "--json"]).ended(code)));
+}
+
+#[test]
+fn a_failing_test_blocks_what_follows_and_its_rows_are_a_table() {
+    let project = project();
+    let run = project.sluice(["run", "p.yaml"]).ended(3);
+    expect![""].assert_eq(&told(&run));
+    let counts = run.out.lines().find(|line| line.contains(" stages: ")).unwrap_or_default();
+    assert!(counts.ends_with("; 5 tests: 3 passed, 1 warns, 1 failed"), "{}", run.out);
+    // The rows are queried and shown like every other table.
+    let query = "select level, prompt from hard.failed.range_level";
+    expect![""].assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
+    let shown = project.sluice(["show", "hard.failed.range_level", "--rows", "0"]).ended(0).out;
+    assert!(shown.contains("\nhard.failed.range_level  1 row, "), "{shown}");
+    let shown = project.sluice(["show", "hard", "--rows", "0"]).ended(0).out;
+    let tests: String =
+        shown.lines().skip_while(|line| !line.starts_with("stage")).take(4).map(|l| format!("{l}\n")).collect();
+    expect![""].assert_eq(&tests);
+    let plan = project.sluice(["plan"]).ended(0).out;
+    expect![""].assert_eq(&plan);
+    // Nothing was lost: a test that is mended lets the rest run, and no stage is computed again.
+    project.edit("p.yaml", "max: 5", "max: 10");
+    let plan = project.sluice(["plan", "--exit-code"]).ended(10).out;
+    expect![""].assert_eq(&plan);
+    check_run(&project, 0, expect![""]);
+    check_run(&project, 0, expect![""]);
+    let again = project.sluice(["run"]).ended(0);
+    assert!(again.out.starts_with("nothing to do: all 3 stages of p.yaml are up to date"), "{}", again.out);
+    assert!(again.out.ends_with("; 5 tests: 4 passed, 1 warns\n"), "{}", again.out);
+    expect![""].assert_eq(&again.err);
+    project.sluice(["run", "--quiet"]).ended(0);
+}
+
+#[test]
+fn the_verb_makes_tests_and_nothing_else() {
+    let project = project();
+    let nothing = project.sluice(["test", "p.yaml"]).ended(0);
+    expect![""].assert_eq(&nothing.out);
+    project.sluice(["run", "p.yaml", "--quiet"]).ended(3);
+    project.edit("p.yaml", "unique: [prompt_id]", "unique: [group]");
+    let tested = project.sluice(["test"]).ended(3);
+    expect![""].assert_eq(&tested.out);
+    expect![""].assert_eq(&tested.err);
+    let one = project.sluice(["test", "hard", "--json"]).ended(3).out;
+    let object: Value = serde_json::from_str(&one).expect("one object");
+    assert_eq!((&object["name"], &object["there"]), (&"hard".into(), &true.into()));
+    let test = &object["tests"][0];
+    let keys: Vec<&String> = test.as_object().into_iter().flatten().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["name", "check", "severity", "outcome", "failures", "known", "place", "key"]);
+    assert_eq!((&test["failures"], &test["known"], &test["place"]), (&1.into(), &true.into(), &"p.yaml:14:9".into()));
+    project.sluice(["status"]).ended(0);
+}
+
+#[test]
+fn a_contract_is_checked_beforehand_where_columns_are_known_and_afterwards_where_they_are_not() {
+    let project = project();
+    project.edit("p.yaml", "reference: text, level: int64", "reference: float32, level: int64, gruop: text");
+    let said = project.sluice(["check", "p.yaml"]).ended(2);
+    expect![""].assert_eq(&said.err);
+    // What only the rows tell: the type of a kept column, a null, the columns of a query.
+    project.write("p.yaml", &PIPELINE.replace("reference: text, level: int64", "reference: text!, level: float64"));
+    project.edit("p.yaml", "sql: { from: [hard]", "columns: { n: int32!, \"*\": none }\n    sql: { from: [hard]");
+    project.sluice(["check", "p.yaml"]).ended(0);
+    let run = project.sluice(["run", "p.yaml"]).ended(3);
+    expect![""].assert_eq(&told(&run));
+    let query = "select * from prompts.failed.columns";
+    expect![""].assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
+    // The result is there all the same.
+    project.sluice(["show", "prompts", "--rows", "0"]).ended(0);
+    project.edit("p.yaml", "reference: text!, level: float64", "reference: text");
+    project.edit("p.yaml", "max: 5", "max: 10");
+    let run = project.sluice(["run", "p.yaml"]).ended(3);
+    expect![""].assert_eq(&told(&run));
+}
+
+#[test]
+fn a_test_that_cannot_be_made_is_a_fault_of_the_file() {
+    let project = project();
+    project.edit("p.yaml", "range: { column: level, max: 5 }", "sql: select levle from this");
+    let run = project.sluice(["run", "p.yaml"]).ended(2);
+    expect![""].assert_eq(&told(&run));
+    expect![""].assert_eq(&told(&project.sluice(["test", "hard"]).ended(2)));
+}
+
+#[test]
+fn a_metric_is_a_gate() {
+    let project = six_stages("p.yaml");
+    project.edit("p.yaml", "  report:\n", "  report:\n    tests:\n      - metric: { name: win_rate_sampled, min: 1.5 }\n      - metric: { name: prompts, min: 6 }\n");
+    let run = project.sluice(["run", "p.yaml"]).ended(3);
+    let told = told(&run);
+    let rate =
+        told.split("win_rate_sampled is ").nth(1).and_then(|rest| rest.split(';').next()).unwrap_or("RATE").to_owned();
+    expect![""].assert_eq(&told.replace(&rate, "RATE"));
+}
