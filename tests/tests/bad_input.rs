@@ -173,7 +173,7 @@ fn model_folders() {
             "4 faults in p.yaml",
         ],
     );
-    check_set("models.policy=hf://nobody/nothing", 6, &["fetch it with `huggingface-cli download nobody/nothing"]);
+    check_set("models.policy=hf://nobody/nothing", 6, &["fetch it with `hf download nobody/nothing"]);
     check(&[Remove("reward/config.json")], &["model", "inspect", "reward"], 2, &["read reward/config.json"]);
 }
 

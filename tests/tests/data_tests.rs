@@ -69,30 +69,94 @@ fn check_run(project: &Project, code: i32, expected: Expect) {
 fn a_failing_test_blocks_what_follows_and_its_rows_are_a_table() {
     let project = project();
     let run = project.sluice(["run", "p.yaml"]).ended(3);
-    expect![""].assert_eq(&told(&run));
+    expect![[r#"
+        warning: test `known_group` of stage `prompts` failed: 1 row (p.yaml:8:9)
+          row 1
+            prompt_id   c5b1403a0586341a0847679f53b6bdae
+            prompt      Name a day.
+            reference   -
+            group       day
+            split       train
+            source      prompts.jsonl
+            source_row  3
+            response    -
+            label       -
+            level       9
+          help: `sluice sql 'select * from prompts.failed.known_group' -p p.yaml` shows them all
+        error: test `range_level` of stage `hard` failed: 1 row (p.yaml:14:9)
+          prompt_id                         prompt       level
+          c5b1403a0586341a0847679f53b6bdae  Name a day.      9
+          help: `sluice sql 'select * from hard.failed.range_level' -p p.yaml` shows them all
+        help: what reads `hard` does not run until its tests pass; its result is kept
+    "#]]
+    .assert_eq(&told(&run));
     let counts = run.out.lines().find(|line| line.contains(" stages: ")).unwrap_or_default();
     assert!(counts.ends_with("; 5 tests: 3 passed, 1 warns, 1 failed"), "{}", run.out);
     // The rows are queried and shown like every other table.
     let query = "select level, prompt from hard.failed.range_level";
-    expect![""].assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
+    expect![[r#"
+        level,prompt
+        9,Name a day.
+    "#]]
+    .assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
     let shown = project.sluice(["show", "hard.failed.range_level", "--rows", "0"]).ended(0).out;
     assert!(shown.contains("\nhard.failed.range_level  1 row, "), "{shown}");
     let shown = project.sluice(["show", "hard", "--rows", "0"]).ended(0).out;
     let tests: String =
         shown.lines().skip_while(|line| !line.starts_with("stage")).take(4).map(|l| format!("{l}\n")).collect();
-    expect![""].assert_eq(&tests);
+    expect![[r#"
+        stage  test                    outcome  found  place
+        hard   range_level             failed   1 row  p.yaml:14:9
+        hard   relationship_prompt_id  passed          p.yaml:15:9
+        2 tests: 1 passed, 1 failed
+    "#]]
+    .assert_eq(&tests);
     let plan = project.sluice(["plan"]).ended(0).out;
-    expect![""].assert_eq(&plan);
+    expect![[r#"
+        stage    kind    state  rows  why
+        prompts  ingest  hit       4  -
+        hard     sql     fail      -  a test failed, `range_level`: 1 row (p.yaml:14:9)
+        counts   sql     run       -  never ran
+        3 stages: 1 up to date, 1 to run, 1 that would fail
+    "#]]
+    .assert_eq(&plan);
     // Nothing was lost: a test that is mended lets the rest run, and no stage is computed again.
     project.edit("p.yaml", "max: 5", "max: 10");
     let plan = project.sluice(["plan", "--exit-code"]).ended(10).out;
-    expect![""].assert_eq(&plan);
-    check_run(&project, 0, expect![""]);
-    check_run(&project, 0, expect![""]);
+    expect![[r#"
+        stage    kind    state  rows  why
+        prompts  ingest  hit       4  -
+        hard     sql     hit       3  1 test to make
+        counts   sql     run       -  never ran
+        3 stages: 2 up to date, 1 to run
+    "#]]
+    .assert_eq(&plan);
+    check_run(
+        &project,
+        0,
+        expect![[r#"
+        prompts hit: columns passed (known), unique_prompt_id passed (known), known_group warned (known)
+        hard hit: range_level passed, relationship_prompt_id passed (known)
+        counts ran
+    "#]],
+    );
+    check_run(
+        &project,
+        0,
+        expect![[r#"
+        prompts hit: columns passed (known), unique_prompt_id passed (known), known_group warned (known)
+        hard hit: range_level passed (known), relationship_prompt_id passed (known)
+        counts hit
+    "#]],
+    );
     let again = project.sluice(["run"]).ended(0);
     assert!(again.out.starts_with("nothing to do: all 3 stages of p.yaml are up to date"), "{}", again.out);
     assert!(again.out.ends_with("; 5 tests: 4 passed, 1 warns\n"), "{}", again.out);
-    expect![""].assert_eq(&again.err);
+    expect![[r#"
+        warning: test `known_group` of stage `prompts` failed: 1 row (p.yaml:8:9)
+          help: `sluice sql 'select * from prompts.failed.known_group'` shows them all
+    "#]]
+    .assert_eq(&again.err);
     project.sluice(["run", "--quiet"]).ended(0);
 }
 
@@ -100,12 +164,50 @@ fn a_failing_test_blocks_what_follows_and_its_rows_are_a_table() {
 fn the_verb_makes_tests_and_nothing_else() {
     let project = project();
     let nothing = project.sluice(["test", "p.yaml"]).ended(0);
-    expect![""].assert_eq(&nothing.out);
+    expect![[r#"
+        stage    test  outcome    found  place
+        prompts        no result
+        hard           no result
+        no tests; 2 stages have no result to test
+    "#]]
+    .assert_eq(&nothing.out);
     project.sluice(["run", "p.yaml", "--quiet"]).ended(3);
     project.edit("p.yaml", "unique: [prompt_id]", "unique: [group]");
     let tested = project.sluice(["test"]).ended(3);
-    expect![""].assert_eq(&tested.out);
-    expect![""].assert_eq(&tested.err);
+    expect![[r#"
+        stage    test                    outcome  found  place
+        prompts  columns                 passed          p.yaml:5:5
+        prompts  unique_group            failed   1 row  p.yaml:7:9
+        prompts  known_group             warns    1 row  p.yaml:8:9
+        hard     range_level             failed   1 row  p.yaml:14:9
+        hard     relationship_prompt_id  passed          p.yaml:15:9
+        5 tests: 2 passed, 1 warns, 2 failed
+    "#]]
+    .assert_eq(&tested.out);
+    expect![[r#"
+        error: test `unique_group` of stage `prompts` failed: 1 row (p.yaml:7:9)
+          group   n_rows
+          colour       2
+          help: `sluice sql 'select * from prompts.failed.unique_group'` shows them all
+        warning: test `known_group` of stage `prompts` failed: 1 row (p.yaml:8:9)
+          row 1
+            prompt_id   c5b1403a0586341a0847679f53b6bdae
+            prompt      Name a day.
+            reference   -
+            group       day
+            split       train
+            source      prompts.jsonl
+            source_row  3
+            response    -
+            label       -
+            level       9
+          help: `sluice sql 'select * from prompts.failed.known_group'` shows them all
+        error: test `range_level` of stage `hard` failed: 1 row (p.yaml:14:9)
+          prompt_id                         prompt       level
+          c5b1403a0586341a0847679f53b6bdae  Name a day.      9
+          help: `sluice sql 'select * from hard.failed.range_level'` shows them all
+    "#]]
+    .assert_eq(&tested.err);
     let one = project.sluice(["test", "hard", "--json"]).ended(3).out;
     let object: Value = serde_json::from_str(&one).expect("one object");
     assert_eq!((&object["name"], &object["there"]), (&"hard".into(), &true.into()));
@@ -121,21 +223,74 @@ fn a_contract_is_checked_beforehand_where_columns_are_known_and_afterwards_where
     let project = project();
     project.edit("p.yaml", "reference: text, level: int64", "reference: float32, level: int64, gruop: text");
     let said = project.sluice(["check", "p.yaml"]).ended(2);
-    expect![""].assert_eq(&said.err);
+    expect![[r#"
+          error: stage `prompts`: `columns.reference` is float32, and `prompts` has it as text
+           ╭─[p.yaml:5:45]
+         4 │     ingest: { from: prompts.jsonl, map: { reference: answer, group: kind }, keep: [level], split: { heldout: 0 } }
+         5 │     columns: { prompt_id: text!, reference: float32, level: int64, gruop: text }
+           ·                                             ───────
+         6 │     tests:
+           ╰────
+          help: write `reference: text`
+
+          error: stage `prompts`: `columns.gruop` is a column that `prompts` does not have
+           ╭─[p.yaml:5:75]
+         4 │     ingest: { from: prompts.jsonl, map: { reference: answer, group: kind }, keep: [level], split: { heldout: 0 } }
+         5 │     columns: { prompt_id: text!, reference: float32, level: int64, gruop: text }
+           ·                                                                           ────
+         6 │     tests:
+           ╰────
+          help: did you mean `group`?
+
+        error: 2 faults in p.yaml
+    "#]].assert_eq(&said.err);
     // What only the rows tell: the type of a kept column, a null, the columns of a query.
     project.write("p.yaml", &PIPELINE.replace("reference: text, level: int64", "reference: text!, level: float64"));
     project.edit("p.yaml", "sql: { from: [hard]", "columns: { n: int32!, \"*\": none }\n    sql: { from: [hard]");
     project.sluice(["check", "p.yaml"]).ended(0);
     let run = project.sluice(["run", "p.yaml"]).ended(3);
-    expect![""].assert_eq(&told(&run));
+    expect![[r#"
+        error: test `columns` of stage `prompts` failed: 2 columns (p.yaml:5:5)
+          level      expected float64  found int64          p.yaml:5:59
+          reference  expected text!    found 1 row is null  p.yaml:5:45
+          help: `sluice sql 'select * from prompts.failed.columns' -p p.yaml` shows them all
+        warning: test `known_group` of stage `prompts` failed: 1 row (p.yaml:8:9)
+          row 1
+            prompt_id   c5b1403a0586341a0847679f53b6bdae
+            prompt      Name a day.
+            reference   -
+            group       day
+            split       train
+            source      prompts.jsonl
+            source_row  3
+            response    -
+            label       -
+            level       9
+          help: `sluice sql 'select * from prompts.failed.known_group' -p p.yaml` shows them all
+        help: what reads `prompts` does not run until its tests pass; its result is kept
+    "#]]
+    .assert_eq(&told(&run));
     let query = "select * from prompts.failed.columns";
-    expect![""].assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
+    expect![[r#"
+        column,expected,found
+        level,float64,int64
+        reference,text!,1 row is null
+    "#]]
+    .assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
     // The result is there all the same.
     project.sluice(["show", "prompts", "--rows", "0"]).ended(0);
     project.edit("p.yaml", "reference: text!, level: float64", "reference: text");
     project.edit("p.yaml", "max: 5", "max: 10");
     let run = project.sluice(["run", "p.yaml"]).ended(3);
-    expect![""].assert_eq(&told(&run));
+    expect![[r#"
+        warning: test `known_group` of stage `prompts` failed: 1 row (p.yaml:8:9)
+          help: `sluice sql 'select * from prompts.failed.known_group' -p p.yaml` shows them all
+        error: test `columns` of stage `counts` failed: 1 column (p.yaml:17:5)
+          n  expected int32!  found int64  p.yaml:17:19
+          help: `sluice sql 'select * from counts.failed.columns' -p p.yaml` shows them all
+        help: what reads `counts` does not run until its tests pass; its result is kept
+    "#]]
+    .assert_eq(&told(&run));
 }
 
 #[test]
@@ -143,8 +298,29 @@ fn a_test_that_cannot_be_made_is_a_fault_of_the_file() {
     let project = project();
     project.edit("p.yaml", "range: { column: level, max: 5 }", "sql: select levle from this");
     let run = project.sluice(["run", "p.yaml"]).ended(2);
-    expect![""].assert_eq(&told(&run));
-    expect![""].assert_eq(&told(&project.sluice(["test", "hard"]).ended(2)));
+    expect![[r#"
+        warning: test `known_group` of stage `prompts` failed: 1 row (p.yaml:8:9)
+          row 1
+            prompt_id   c5b1403a0586341a0847679f53b6bdae
+            prompt      Name a day.
+            reference   -
+            group       day
+            split       train
+            source      prompts.jsonl
+            source_row  3
+            response    -
+            label       -
+            level       9
+          help: `sluice sql 'select * from prompts.failed.known_group' -p p.yaml` shows them all
+        error: stage `hard` failed
+          because: test `sql` cannot be made (p.yaml:14:9)
+          because: at 1:8: there is no column `levle`; there is `prompt_id`, `prompt`, `level`
+          help: mend it and run again; finished stages are kept
+    "#]]
+    .assert_eq(&told(&run));
+    expect![[r#"
+        error: test `sql` of stage `hard` cannot be made: at 1:8: there is no column `levle`; there is `prompt_id`, `prompt`, `level` (p.yaml:14:9)
+    "#]].assert_eq(&told(&project.sluice(["test", "hard"]).ended(2)));
 }
 
 #[test]
@@ -155,5 +331,8 @@ fn a_metric_is_a_gate() {
     let told = told(&run);
     let rate =
         told.split("win_rate_sampled is ").nth(1).and_then(|rest| rest.split(';').next()).unwrap_or("RATE").to_owned();
-    expect![""].assert_eq(&told.replace(&rate, "RATE"));
+    expect![[r#"
+        error: test `metric_win_rate_sampled` of stage `report` failed: win_rate_sampled is RATE; at least 1.5 is wanted (p.yaml:25:9)
+        help: what reads `report` does not run until its tests pass; its result is kept
+    "#]].assert_eq(&told.replace(&rate, "RATE"));
 }

@@ -529,10 +529,13 @@ fn a_contract_is_checked_as_far_as_columns_are_known() {
     columns: { n: int64!, m: text }
     tests: [unique: [k]]
 ";
-    check(open, expect![[r#"
+    check(
+        open,
+        expect![[r#"
         p.yaml:6:55: stage `prompts`: `columns.scor` is a column that `prompts` does not have [wrong-product]
             6 |     columns: { score: float64!, label: float32, scor: float64 }
               |                                                       ^^^^^^^
                help: did you mean `score`?
-    "#]]);
+    "#]],
+    );
 }

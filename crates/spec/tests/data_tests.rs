@@ -74,7 +74,44 @@ fn each_check_has_a_name_and_leaves() {
       - sql: select 2
       - metric: { name: Margin-mean, min: 0.5 }
 "#,
-        expect![""],
+        expect![[r#"
+            not_null_chosen_rejected error at p.yaml:11:9
+              reads this is pairs.pairs
+              check="not_null" columns=["chosen", "rejected"]
+            not_null_chosen error at p.yaml:12:9
+              reads this is pairs.pairs
+              check="not_null" columns=["chosen"]
+            unique_prompt_id error at p.yaml:13:9
+              reads this is pairs.pairs
+              check="unique" columns=["prompt_id"]
+            range_margin error at p.yaml:14:9
+              reads this is pairs.pairs
+              check="range" column="margin" min=0.0 max=50.0
+            accepted_values_rule error at p.yaml:15:9
+              reads this is pairs.dropped
+              check="accepted_values" column="rule" values=["tie", 1, 0.5, true]
+            row_count error at p.yaml:17:9
+              reads this is pairs.pairs
+              check="row_count" min=1000 max=null
+            relationship_prompt_id error at p.yaml:18:9
+              reads this is pairs.pairs, prompts is prompts.prompts
+              check="relationship" column="prompt_id" key="prompt_id"
+            relationship_prompt_id_2 error at p.yaml:19:9
+              reads this is pairs.pairs, pairs.dropped is pairs.dropped
+              check="relationship" column="prompt_id" key="id"
+            no_identical warn at p.yaml:20:9
+              reads this is pairs.pairs
+              check="sql" query="select * from this where chosen = rejected"
+            sql error at p.yaml:23:9
+              reads this is pairs.pairs, prompts is prompts.prompts, pairs.dropped is pairs.dropped
+              check="sql" query="select 1"
+            sql_2 error at p.yaml:25:9
+              reads this is pairs.pairs
+              check="sql" query="select 2"
+            metric_margin_mean error at p.yaml:26:9
+              reads 
+              check="metric" name="Margin-mean" min=0.5 max=null
+        "#]],
     );
 }
 
@@ -85,9 +122,23 @@ fn a_contract_is_the_first_test() {
     tests: [unique: [prompt_id]]
     columns: { prompt_id: text!, margin: " float32 ! ", "extra?": map<list<uint32>>, "*": none }
 "#,
-        expect![""],
+        expect![[r#"
+            columns error at p.yaml:11:5
+              reads this is pairs.pairs
+              check="columns" open=false columns.prompt_id="text!" columns.margin="float32!" columns.extra?="map<list<uint32>>"
+            unique_prompt_id error at p.yaml:10:13
+              reads this is pairs.pairs
+              check="unique" columns=["prompt_id"]
+        "#]],
     );
-    check("    columns: { any: any }\n", expect![""]);
+    check(
+        "    columns: { any: any }\n",
+        expect![[r#"
+        columns error at p.yaml:9:5
+          reads this is pairs.pairs
+          check="columns" open=true columns.any="any"
+    "#]],
+    );
     check("    columns:\n    tests:\n", expect![""]);
 }
 
@@ -123,5 +174,10 @@ stages: { prompts: { ingest: { from: a.jsonl } } }
         });
         format!("{} {:?} at {}, {token}\n", model.name, model.location, pipeline.sources.place(model.place))
     });
-    expect![""].assert_eq(&shown.collect::<String>());
+    expect![[r#"
+        policy HuggingFace { owner: "owner", name: "name", revision: Some("v1") } at p.yaml:3:34, ${env:HF_TOKEN} at p.yaml:2:18
+        reward HuggingFace { owner: "owner", name: "other", revision: None } at p.yaml:6:19, ${file:~/secrets/token} at p.yaml:6:46
+        plain HuggingFace { owner: "owner", name: "set", revision: None } at --set models.plain={from: hf://owner/set, token: ${env:OTHER}}, ${env:OTHER} at --set models.plain={from: hf://owner/set, token: ${env:OTHER}}
+        folder Folder("models/folder") at p.yaml:8:19, no token
+    "#]].assert_eq(&shown.collect::<String>());
 }

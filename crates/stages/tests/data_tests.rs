@@ -137,58 +137,192 @@ stages:
 #[test]
 fn columns_without_nulls_and_without_doubles() {
     let bench = Bench::new();
-    bench.check("not_null: [n, held]", expect![""]);
-    bench.check("not_null: [id, margin]", expect![""]);
-    bench.check("unique: n", expect![""]);
+    bench.check(
+        "not_null: [n, held]",
+        expect![[r#"
+        0 failed
+    "#]],
+    );
+    bench.check(
+        "not_null: [id, margin]",
+        expect![[r#"
+        2 failed
+        id,margin,n,held
+        b,,2,true
+        ,NaN,4,true
+    "#]],
+    );
+    bench.check(
+        "unique: n",
+        expect![[r#"
+        1 failed
+        n,n_rows
+        2,2
+    "#]],
+    );
     // A null is not the double of a null.
-    bench.check("unique: [id, held]", expect![""]);
-    bench.check("unique: [id, n]", expect![""]);
+    bench.check(
+        "unique: [id, held]",
+        expect![[r#"
+        0 failed
+    "#]],
+    );
+    bench.check(
+        "unique: [id, n]",
+        expect![[r#"
+        1 failed
+        id,n,n_rows
+        b,2,2
+    "#]],
+    );
 }
 
 #[test]
 fn ranges_words_and_relationships() {
     let bench = Bench::new();
     // 0.1 of 32 bits is the end itself; what is no number lies in no range, and null is left out.
-    bench.check("range: { column: margin, min: -1, max: 0.1 }", expect![""]);
-    bench.check("range: { column: n, min: 1, max: 5 }", expect![""]);
-    bench.check("range: { column: n, max: 4.5 }", expect![""]);
-    bench.check("accepted_values: { column: id, values: [a, \"it's\"] }", expect![""]);
-    bench.check("accepted_values: { column: n, values: [1, 2, 4, 5] }", expect![""]);
-    bench.check("accepted_values: { column: held, values: [true] }", expect![""]);
-    bench.check("relationship: { column: id, to: prompts }", expect![""]);
+    bench.check(
+        "range: { column: margin, min: -1, max: 0.1 }",
+        expect![[r#"
+        2 failed
+        id,margin,n,held
+        b,2.5,2,false
+        ,NaN,4,true
+    "#]],
+    );
+    bench.check(
+        "range: { column: n, min: 1, max: 5 }",
+        expect![[r#"
+        0 failed
+    "#]],
+    );
+    bench.check(
+        "range: { column: n, max: 4.5 }",
+        expect![[r#"
+        1 failed
+        id,margin,n,held
+        it's,-1.0,5,false
+    "#]],
+    );
+    bench.check(
+        "accepted_values: { column: id, values: [a, \"it's\"] }",
+        expect![[r#"
+        2 failed
+        id,margin,n,held
+        b,2.5,2,false
+        b,,2,true
+    "#]],
+    );
+    bench.check(
+        "accepted_values: { column: n, values: [1, 2, 4, 5] }",
+        expect![[r#"
+        0 failed
+    "#]],
+    );
+    bench.check(
+        "accepted_values: { column: held, values: [true] }",
+        expect![[r#"
+        2 failed
+        id,margin,n,held
+        b,2.5,2,false
+        it's,-1.0,5,false
+    "#]],
+    );
+    bench.check(
+        "relationship: { column: id, to: prompts }",
+        expect![[r#"
+        1 failed
+        id,margin,n,held
+        it's,-1.0,5,false
+    "#]],
+    );
 }
 
 #[test]
 fn queries() {
     let bench = Bench::new();
-    bench.check("sql: select * from this where n > 10", expect![""]);
-    bench.check("sql: select id, n * 2 as twice from this where held", expect![""]);
+    bench.check(
+        "sql: select * from this where n > 10",
+        expect![[r#"
+        0 failed
+    "#]],
+    );
+    bench.check(
+        "sql: \"select id, n * 2 as twice from this where held\"",
+        expect![[r#"
+        3 failed
+        id,twice
+        a,2
+        b,4
+        ,8
+    "#]],
+    );
     bench.check(
         "{ sql: select p.id from prompts p left join this t on p.id = t.id where t.id is null, from: [prompts] }",
-        expect![""],
+        expect![[r#"
+            1 failed
+            id
+            ""
+        "#]],
     );
 }
 
 #[test]
 fn numbers_are_told_in_words() {
     let bench = Bench::new();
-    bench.check("row_count: { min: 1 }", expect![""]);
-    bench.check("row_count: { min: 6, max: 10 }", expect![""]);
-    bench.check("row_count: { max: 4 }", expect![""]);
-    bench.check("metric: { name: gain, min: 0 }", expect![""]);
-    bench.check("metric: { name: gain, min: -0.125, max: -0.125 }", expect![""]);
+    bench.check(
+        "row_count: { min: 1 }",
+        expect![[r#"
+        0 failed
+        there are 5 rows
+    "#]],
+    );
+    bench.check(
+        "row_count: { min: 6, max: 10 }",
+        expect![[r#"
+        1 failed
+        there are 5 rows; 6 to 10 is wanted
+    "#]],
+    );
+    bench.check(
+        "row_count: { max: 4 }",
+        expect![[r#"
+        1 failed
+        there are 5 rows; at most 4 is wanted
+    "#]],
+    );
+    bench.check(
+        "metric: { name: gain, min: 0 }",
+        expect![[r#"
+        1 failed
+        gain is -0.125; at least 0 is wanted
+    "#]],
+    );
+    bench.check(
+        "metric: { name: gain, min: -0.125, max: -0.125 }",
+        expect![[r#"
+        0 failed
+        gain is -0.125
+    "#]],
+    );
 }
 
 #[test]
 fn what_cannot_be_made_says_why() {
     let bench = Bench::new();
-    bench.check("not_null: [idd]", expect![""]);
-    bench.check("metric: { name: gian, min: 0 }", expect![""]);
-    bench.check("sql: select * from that", expect![""]);
-    bench.check("sql: select nn from this", expect![""]);
-    bench.check("sql: select now() as t from this", expect![""]);
-    bench.check("sql: delete from this", expect![""]);
-    bench.check("sql: \"select id, id from this\"", expect![""]);
+    bench.check("not_null: [idd]", expect!["there is no column `idd`; the table has `id`, `margin`, `n`, `held`"]);
+    bench.check("metric: { name: gian, min: 0 }", expect!["the stage reports no `gian`; it reports `gain`, `rows`"]);
+    bench.check("sql: select * from that", expect!["at 1:15: there is no table `that`; there is `this`"]);
+    bench.check(
+        "sql: select nn from this",
+        expect!["at 1:8: there is no column `nn`; there is `id`, `margin`, `n`, `held`"],
+    );
+    bench.check(
+        "sql: select now() as t from this",
+        expect!["at 1:8: `now()` gives another value at each run, so its result cannot be kept"],
+    );
+    bench.check("sql: delete from this", expect!["only a query can be answered: SELECT, EXPLAIN or DESCRIBE"]);
+    bench.check("sql: \"select id, id from this\"", expect![[r#"projections require unique expression names but the expression "this.id" at position 0 and "this.id" at position 1 have the same name. Consider aliasing ("AS") one of them"#]]);
     // One that cannot be made says nothing of the others.
     let made = bench.make("[sql: select, not_null: n]", 60);
     assert!(made[0].is_err());
@@ -206,9 +340,31 @@ fn contracts() {
         });
         expected.assert_eq(&format!("{} failed\n{rows}", made.n_failed));
     };
-    check("{ id: text, margin: float32, n: int64!, held: bool!, \"*\": none }", expect![""]);
-    check("{ id: text!, margin: float64, n: any!, extra?: text, gone: text }", expect![""]);
-    check("{ id: text, n: int64, \"*\": none }", expect![""]);
+    check(
+        "{ id: text, margin: float32, n: int64!, held: bool!, \"*\": none }",
+        expect![[r#"
+        0 failed
+    "#]],
+    );
+    check(
+        "{ id: text!, margin: float64, n: any!, extra?: text, gone: text }",
+        expect![[r#"
+        3 failed
+        column,expected,found
+        margin,float64,float32
+        gone,text,absent
+        id,text!,1 row is null
+    "#]],
+    );
+    check(
+        "{ id: text, n: int64, \"*\": none }",
+        expect![[r#"
+        2 failed
+        column,expected,found
+        margin,none,float32
+        held,none,bool
+    "#]],
+    );
 }
 
 /// However many rows fail, all are counted and the first are kept.

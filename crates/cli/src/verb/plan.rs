@@ -42,9 +42,11 @@ fn row(stage: &PlannedStage) -> PlanRow {
     let (word, record) = match state {
         PlanState::Hit { record, .. } => (PlanWord::Hit, Some(record)),
         // What never had a result runs in any case; what had one may turn out to need no run.
-        PlanState::Run { .. } | PlanState::Pending { never_ran: true, .. } => (PlanWord::Run, None),
+        PlanState::Run { .. } | PlanState::Fetch { .. } | PlanState::Pending { never_ran: true, .. } => {
+            (PlanWord::Run, None)
+        }
         PlanState::Partial { .. } => (PlanWord::Partial, None),
-        PlanState::Fetch { .. } | PlanState::Pending { .. } => (PlanWord::Pending, None),
+        PlanState::Pending { .. } => (PlanWord::Pending, None),
         PlanState::Fail { .. } => (PlanWord::Fail, None),
     };
     PlanRow {

@@ -293,7 +293,7 @@ impl Workshop {
             let report = engine.run(&options, &AtomicBool::new(false), &watch).map_err(|error| error.to_string())?;
             let mut told = String::new();
             for stage in &report.stages {
-                let text = stage.reason.as_ref().or(stage.error.as_ref()).map(|text| format!(": {text}"));
+                let text = stage.error.as_ref().or(stage.reason.as_ref()).map(|text| format!(": {text}"));
                 let text = if stage.state == Outcome::Hit { None } else { text };
                 let again = match &stage.recomputed {
                     None => "",

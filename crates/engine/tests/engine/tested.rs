@@ -41,7 +41,7 @@ fn a_test_is_made_once_for_a_table() {
     let shop = Workshop::new();
     check(
         &shop,
-        "sql: holds, not_null: [text]",
+        "sql: holds, not_null: [chosen]",
         expect![[r#"
             pairs ran: never ran
             picked ran: never ran
@@ -51,7 +51,7 @@ fn a_test_is_made_once_for_a_table() {
     );
     check(
         &shop,
-        "sql: holds, not_null: [text]",
+        "sql: holds, not_null: [chosen]",
         expect![[r#"
             pairs hit
             picked hit
@@ -62,7 +62,7 @@ fn a_test_is_made_once_for_a_table() {
     // Another name, another severity and another order are no other test; another query is.
     check(
         &shop,
-        "{ not_null: [text], severity: warn }, { sql: holds, name: other }, sql: still holds",
+        "{ not_null: [chosen], severity: warn }, { sql: holds, name: other }, sql: still holds",
         expect![[r#"
             pairs hit
             picked hit
@@ -80,7 +80,7 @@ fn a_test_that_fails_blocks_what_reads_the_stage_and_computes_nothing_again() {
         &shop,
         failing,
         expect![[r#"
-            pairs failed: never ran
+            pairs failed: a test failed, `odd_ones`: 3 rows (p.yaml:9:27)
             picked blocked: `pairs`, which it needs, has no result
             run failed
             4 stages, 3 tests made
