@@ -248,6 +248,9 @@ pub struct Test {
     /// The pipeline file, then the stages to test [default: all]
     #[arg(value_name = "FILE|SELECTOR")]
     pub words: Vec<String>,
+    /// Not these; may be repeated
+    #[arg(long, value_name = "SELECTOR")]
+    pub exclude: Vec<String>,
 }
 
 /// `plan [FILE] [SELECTOR]...`

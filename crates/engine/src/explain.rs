@@ -82,6 +82,8 @@ pub enum PlanState {
     Fetch {
         /// What it is.
         what: String,
+        /// Whether no earlier run has a result of it: then it runs in any case.
+        never_ran: bool,
     },
     /// Fail: what it reads from outside is not there, or its result is known to fail a test.
     Fail {
@@ -117,7 +119,7 @@ impl fmt::Display for PlanState {
                 write!(f, "waits for {}", names(upstream).join(", "))
             }
             Self::Pending { changes, .. } => write_changes(f, changes),
-            Self::Fetch { what } => f.write_str(what),
+            Self::Fetch { what, .. } => f.write_str(what),
             Self::Fail { failure } => write!(f, "{failure}"),
         }
     }
@@ -240,7 +242,9 @@ impl Engine<'_> {
             };
             let state = if upstream.is_empty() {
                 match resolver.resolve(stage, record_of) {
-                    Err(StageFailure::NotFetched { what }) => PlanState::Fetch { what },
+                    Err(StageFailure::NotFetched { what }) => {
+                        PlanState::Fetch { what, never_ran: resolver.own_changes(stage)?.is_none() }
+                    }
                     Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
                     Ok(resolved) => match resolver.answer(stage, &resolved)? {
                         Answer::Hit(record) => PlanState::Hit { key: resolved.key, record },

@@ -42,11 +42,11 @@ fn row(stage: &PlannedStage) -> PlanRow {
     let (word, record) = match state {
         PlanState::Hit { record, .. } => (PlanWord::Hit, Some(record)),
         // What never had a result runs in any case; what had one may turn out to need no run.
-        PlanState::Run { .. } | PlanState::Fetch { .. } | PlanState::Pending { never_ran: true, .. } => {
-            (PlanWord::Run, None)
-        }
+        PlanState::Run { .. }
+        | PlanState::Pending { never_ran: true, .. }
+        | PlanState::Fetch { never_ran: true, .. } => (PlanWord::Run, None),
         PlanState::Partial { .. } => (PlanWord::Partial, None),
-        PlanState::Pending { .. } => (PlanWord::Pending, None),
+        PlanState::Pending { .. } | PlanState::Fetch { .. } => (PlanWord::Pending, None),
         PlanState::Fail { .. } => (PlanWord::Fail, None),
     };
     PlanRow {

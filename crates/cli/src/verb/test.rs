@@ -8,15 +8,15 @@ use crate::interrupt;
 use crate::output::{err, out};
 use crate::render::failure;
 use crate::render::tested::{Came, TestLine, outcomes};
-use crate::selection::select;
+use crate::selection::Wanted;
 use crate::session::{Session, engine_failure};
 use crate::tested::{came, line, told};
 use crate::wire::exit_of;
 
 pub fn run(session: &Session, args: &Test) -> Outcome {
     let (project, words) = session.project(&args.words)?;
-    let targets: Vec<String> =
-        select(session, &project, words, &[])?.iter().map(|stage| stage.name.to_string()).collect();
+    // A selection of nothing is no selection of everything.
+    let Wanted::Stages(targets) = Wanted::of(session, &project, words, &args.exclude)? else { return Ok(Exit::Ok) };
     let cancel = interrupt::flag(|| err("stopping; outcomes that are known are kept\n"));
     let tested = session.engine(&project).test(&targets, &cancel).map_err(engine_failure)?;
     if session.global.json {

@@ -46,7 +46,7 @@ fn explain(session: &Session, project: &Project, stage: &StageName, vs: Option<&
         PlanState::Pending { upstream, .. } => {
             Case::Pending { upstream: upstream.iter().map(ToString::to_string).collect() }
         }
-        PlanState::Fetch { what } => Case::Run { reason: what.clone() },
+        PlanState::Fetch { what, .. } => Case::Run { reason: what.clone() },
         PlanState::Fail { failure } => Case::Fail { failure: failure.to_string() },
     };
     let explained = Explained {
