@@ -116,7 +116,7 @@ fn to_fetch<'p>(project: &'p Project, targets: &[String]) -> Vec<&'p Model> {
 /// What was found of something outside of the store.
 enum Seen {
     /// It is there; a model opens, and has this configuration.
-    Usable(Option<Config>),
+    Usable(Option<Box<Config>>),
     Missing {
         message: String,
         is_remote: bool,
@@ -142,7 +142,7 @@ fn look(project: &Project, source: &Source, depth: Depth) -> Seen {
         Ok(config)
     });
     match opened {
-        Ok(config) => Seen::Usable(Some(config)),
+        Ok(config) => Seen::Usable(Some(Box::new(config))),
         // The outermost message only says what was attempted.
         Err(failure) => {
             let causes = failure.causes();

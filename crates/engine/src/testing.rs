@@ -56,6 +56,11 @@ pub struct TestReport {
     pub failure: Option<Arc<StageFailure>>,
 }
 
+/// The record of an outcome, and whether an earlier run made it.
+type Known = (Arc<Record>, bool);
+/// What came of making the outcome of a key.
+type Made = (StageKey, Result<Record, StageFailure>);
+
 /// A test whose outcome has a key.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
@@ -252,7 +257,7 @@ impl Shop<'_> {
     /// another is not made twice.
     pub fn test(&self, stage: &Stage, record: &Record, cases: &[Case]) -> Result<Vec<TestReport>, StageFailure> {
         let sources = &self.pipeline.sources;
-        let mut found: BTreeMap<StageKey, Result<(Arc<Record>, bool), Arc<StageFailure>>> = BTreeMap::new();
+        let mut found: BTreeMap<StageKey, Result<Known, Arc<StageFailure>>> = BTreeMap::new();
         let mut open: Vec<(&Case, Attempt)> = Vec::new();
         let mut sorted: Vec<&Case> = cases.iter().collect();
         // Two runs that make the same tests take their locks in one order, or each would wait for the other.
@@ -284,12 +289,7 @@ impl Shop<'_> {
     }
 
     /// Makes tests and commits what came of them.
-    fn make(
-        &self,
-        stage: &Stage,
-        record: &Record,
-        open: Vec<(&Case, Attempt)>,
-    ) -> Result<Vec<(StageKey, Result<Record, StageFailure>)>, StageFailure> {
+    fn make(&self, stage: &Stage, record: &Record, open: Vec<(&Case, Attempt)>) -> Result<Vec<Made>, StageFailure> {
         if open.is_empty() {
             return Ok(Vec::new());
         }

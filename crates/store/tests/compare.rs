@@ -127,7 +127,7 @@ fn columns_are_compared_by_name_and_type() {
     let text: ArrayRef = Arc::new(StringArray::from(vec![Some("1")]));
     let ids = old.column(0).clone();
     let new = RecordBatch::try_from_iter_with_nullable([("n", text, true), ("id", ids, false)]).expect("two columns");
-    let found = tables.compare(&[old.clone()], &[new], &[&["id"]], 1);
+    let found = tables.compare(std::slice::from_ref(&old), &[new], &[&["id"]], 1);
     let (name, from, to) = ("n".to_owned(), "Int64".to_owned(), "Utf8 or null".to_owned());
     let retyped = ColumnChange::Retyped { name, from, to };
     let removed = ColumnChange::Removed { name: "score".to_owned(), from: "Float32".to_owned() };

@@ -60,6 +60,9 @@ pub fn sequence_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor
     Predictions::new(sequences).sums(model, hidden_nd, sequences.len())
 }
 
+/// Told the rows of a batch, and of each the log-prob sums of its sequences.
+pub type OnBatch<'a> = &'a mut dyn FnMut(&[usize], Vec<Vec<f64>>);
+
 /// Log-prob sums of sequences, without a tape, in batches of at most `max_tokens` tokens. The sequences of one row are in
 /// one batch; `on_batch` is told the rows of each batch and their sums when it is done.
 ///
@@ -69,7 +72,7 @@ pub fn logps_by_row<M: CausalLm>(
     rows: &[Vec<&Sequence>],
     max_tokens: usize,
     cancel: &AtomicBool,
-    on_batch: &mut dyn FnMut(&[usize], Vec<Vec<f64>>),
+    on_batch: OnBatch<'_>,
 ) -> Option<()> {
     let n_tokens = |row: usize| rows[row].iter().map(|sequence| sequence.n_tokens()).sum();
     for batch in micro_batches(&by_length(rows.len(), &n_tokens), &n_tokens, max_tokens) {

@@ -32,11 +32,12 @@ pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
     };
     let gone = |name: &str| -> Result<(), Box<dyn Error>> {
         let path = project.path().join(name);
-        Ok(if path.is_dir() {
-            fs::remove_dir_all(path)?
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
         } else if path.is_file() {
-            fs::remove_file(path)?
-        })
+            fs::remove_file(path)?;
+        }
+        Ok(())
     };
     let (mut hash, mut table) = (Timings::default(), Timings::default());
     let (mut b3sum, mut add) = (Timings::default(), Timings::default());

@@ -213,12 +213,10 @@ impl Heard {
             match event["event"].as_str() {
                 Some("stage_hit") => heard.hits.push(stage),
                 Some("stage_started") => heard.running.push(stage),
-                Some("stage_progress") => {
-                    // The first one says where it begins.
-                    if !told.contains(&stage) {
-                        told.push(stage.clone());
-                        heard.begin(stage, &event);
-                    }
+                // The first one says where it begins.
+                Some("stage_progress") if !told.contains(&stage) => {
+                    told.push(stage.clone());
+                    heard.begin(stage, &event);
                 }
                 Some("stage_finished") => {
                     heard.running.retain(|running| *running != stage);

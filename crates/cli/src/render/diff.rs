@@ -258,7 +258,7 @@ impl RowsShown<'_> {
     fn whole(&self, sign: &str, ink: Ink, batch: &RecordBatch) -> Result<String, ArrowError> {
         let names: Vec<&str> = batch.schema_ref().fields().iter().map(|field| field.name().as_str()).collect();
         let is_id = |name: &&&str| self.ids.iter().any(|id| id == **name);
-        let (ids, others): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| is_id(&name));
+        let (ids, others): (Vec<&str>, Vec<&str>) = names.iter().partition(is_id);
         let mut text = String::new();
         for row in 0..batch.num_rows() {
             let mut cells = Vec::new();

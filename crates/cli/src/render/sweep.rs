@@ -10,10 +10,10 @@ use crate::render::paint::{Ink, Paint};
 use crate::render::quantity::{count, percent};
 
 /// A figure that is shown, what it is called here, and how it is written.
-type Figure = (&'static str, &'static str, fn(f64) -> String);
+type Figure<'a> = (&'a str, &'a str, fn(f64) -> String);
 
 /// Figures of `evaluate` and of `train`, the most telling first.
-const FIGURES: [Figure; 10] = [
+const FIGURES: [Figure<'static>; 10] = [
     ("exact_accuracy_sampled_after", "right, sampled", percent),
     ("win_rate_sampled", "preferred, sampled", percent),
     ("exact_accuracy_greedy_after", "right, greedy", percent),
@@ -38,8 +38,7 @@ const BEST: &str = " *";
 pub fn sweep(comparison: &Comparison, width: usize, paint: Paint) -> String {
     let Comparison { stage, kind: _, axes, metrics, cells } = comparison;
     let differs = |name: &str| metrics.iter().any(|metric| metric.name == name);
-    let mut figures: Vec<(&str, &str, fn(f64) -> String)> =
-        FIGURES.iter().copied().filter(|(name, ..)| differs(name)).collect();
+    let mut figures: Vec<Figure<'_>> = FIGURES.iter().copied().filter(|(name, ..)| differs(name)).collect();
     if figures.is_empty() {
         figures = metrics
             .iter()
@@ -92,7 +91,7 @@ fn chosen<'c>(cells: &'c [ComparedCell], judged: Option<(&str, Better)>) -> Vec<
 
 fn table(
     axes: &[String],
-    figures: &[(&str, &str, fn(f64) -> String)],
+    figures: &[Figure<'_>],
     cells: &[&ComparedCell],
     paint: Paint,
     better: impl Fn(&str) -> Option<Better>,

@@ -301,8 +301,8 @@ impl Workshop {
                     Some(Recomputed::Differs { evidence }) if evidence.is_file() => " (differs)",
                     Some(Recomputed::Differs { .. }) => " (differs, but there is no evidence)",
                 };
-                let text = Some(text.unwrap_or_default() + again);
-                told.push_str(&format!("{} {}{}\n", stage.name, word(stage.state), text.unwrap_or_default()));
+                let text = text.unwrap_or_default() + again;
+                told.push_str(&format!("{} {}{}\n", stage.name, word(stage.state), text));
             }
             told.push_str(&diverged.lock().expect("no panic"));
             Ok(without_digests(&format!("{told}run {}\n", word(report.outcome))))

@@ -144,11 +144,7 @@ impl AxisReader<'_, '_> {
             return None;
         }
         let named: Vec<(Option<String>, LeafValue, &Node)> = match &value.value {
-            Value::List(items) => items
-                .iter()
-                .filter_map(|item| self.plain(name, item))
-                .map(|(label, value, node)| (label, value, node))
-                .collect(),
+            Value::List(items) => items.iter().filter_map(|item| self.plain(name, item)).collect(),
             Value::Map(entries) => {
                 let named = |entry: &'_ Entry| (Some(entry.key.text.clone()), LeafValue::Str(entry.key.text.clone()));
                 entries.iter().map(|entry| (named(entry), &entry.value)).map(|((l, v), node)| (l, v, node)).collect()

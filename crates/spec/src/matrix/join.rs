@@ -12,6 +12,11 @@ use crate::names::StageName;
 use crate::reader::StageRead;
 use crate::suggest::did_you_mean;
 
+/// Labels, or axes, in the order of a cell's name.
+type Labels<'a> = Vec<&'a str>;
+/// Cells by their labels on some axes.
+type Index<'c, 'u> = HashMap<Labels<'u>, Vec<&'c Side<'u>>>;
+
 /// A cell of a stage.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Row {
@@ -86,7 +91,7 @@ pub(super) fn point_out(rows: &mut [Row], upstream: &Upstream, read: &StageRead,
     let pinned = |axis: &str| read.pinned.pins.iter().any(|(other, _)| other == axis);
     let fits = |points: &[Point]| read.pinned.pins.iter().all(|(axis, pin)| label(points, axis) == Some(pin));
     // By the axes of a cell, since nearly always all have the same, and then by its labels.
-    let mut by_axes: Vec<(Vec<&str>, HashMap<Vec<&str>, &StageName>)> = Vec::new();
+    let mut by_axes: Vec<(Labels<'_>, HashMap<Labels<'_>, &StageName>)> = Vec::new();
     for (points, name) in upstream.cells.iter().filter(|(points, _)| !points.is_empty() && fits(points)) {
         let free = || points.iter().map(|point| &point.coordinate).filter(|at| !pinned(&at.axis));
         let axes: Vec<&str> = free().map(|at| at.axis.as_str()).collect();
@@ -160,7 +165,7 @@ fn matched(rows: Vec<Row>, cells: &[Side<'_>], pinned: &Pinned) -> Vec<Row> {
             None => groups.push((axes, vec![cell])),
         }
     }
-    let mut indices: HashMap<(usize, Vec<&str>), HashMap<Vec<&str>, Vec<&Side<'_>>>> = HashMap::new();
+    let mut indices: HashMap<(usize, Labels<'_>), Index<'_, '_>> = HashMap::new();
     let mut joined = Vec::new();
     for row in &rows {
         for (number, (axes, group)) in groups.iter().enumerate() {
@@ -174,8 +179,8 @@ fn matched(rows: Vec<Row>, cells: &[Side<'_>], pinned: &Pinned) -> Vec<Row> {
 }
 
 /// The cells by their labels on some axes.
-fn indexed<'c, 'u>(cells: &[&'c Side<'u>], axes: &[&str]) -> HashMap<Vec<&'u str>, Vec<&'c Side<'u>>> {
-    let mut index: HashMap<Vec<&str>, Vec<&Side<'_>>> = HashMap::new();
+fn indexed<'c, 'u>(cells: &[&'c Side<'u>], axes: &[&str]) -> Index<'c, 'u> {
+    let mut index = Index::new();
     for cell in cells {
         let on = |axis: &&str| cell.points.iter().find(|point| point.coordinate.axis == **axis);
         let labels = axes.iter().filter_map(on).map(|point| point.coordinate.label.as_str());

@@ -18,6 +18,9 @@ use crate::stat_cache;
 use crate::store::Store;
 use crate::tags;
 
+/// What is wrong with a file, in words; `None` for one that is right.
+type Found = Result<Option<String>, StoreError>;
+
 /// What a look at one thing found.
 #[derive(Default)]
 pub(super) struct Look {
@@ -38,7 +41,7 @@ pub(super) fn check(
     watch: &dyn Fn(u64),
 ) -> Result<Look, StoreError> {
     let layout = store.layout();
-    let file = |path: &Path, read: &dyn Fn(&[u8]) -> Result<Option<String>, StoreError>| {
+    let file = |path: &Path, read: &dyn Fn(&[u8]) -> Found| {
         let bytes = disk::get(path)?;
         watch(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64));
         bytes.map_or(Ok(Look::default()), |bytes| verdict(read(&bytes)))
@@ -101,7 +104,7 @@ fn of_record(layout: &Layout, key: StageKey, record: &Record, derive: Derive<'_>
 }
 
 /// Damage is what is looked for, and a newer form is not for this program to judge; any other error is one.
-fn verdict(read: Result<Option<String>, StoreError>) -> Result<Look, StoreError> {
+fn verdict(read: Found) -> Result<Look, StoreError> {
     let damaged = |what: &str| Ok(Look { what: Some(what.to_owned()), ..Look::default() });
     match read {
         Ok(what) => Ok(Look { what, ..Look::default() }),

@@ -13,7 +13,7 @@ use crate::look::look;
 use crate::scene::{Ask, LONG, Scene, Stage, said, shortened};
 
 pub const SCENE: Scene =
-    Scene { name: "clock", what: "the clock jumps back 400 days between runs, and while one is under way", play: play };
+    Scene { name: "clock", what: "the clock jumps back 400 days between runs, and while one is under way", play };
 
 /// Where distributions put it.
 const LIBRARIES: [&str; 4] = [

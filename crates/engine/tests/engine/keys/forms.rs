@@ -167,8 +167,11 @@ pub const TRAIN: Form = Form {
     ],
 };
 
-/// The other objectives: name, its keys in full, and another value for each.
-pub const OBJECTIVES: [(&str, &str, &[(&str, &str)]); 10] = [
+/// The name of an objective, its keys in full, and another value for each.
+pub type ObjectiveForm = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// The other objectives.
+pub const OBJECTIVES: [ObjectiveForm; 10] = [
     (
         "dpo",
         "beta: 0.1, loss: sigmoid, label_smoothing: 0.0",
