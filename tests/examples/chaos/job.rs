@@ -84,8 +84,20 @@ impl Job {
         other
     }
 
+    /// A call of a verb that knows no pipeline.
+    pub fn bare<S: AsRef<OsStr>>(&self, store: &Path, verb: &str, words: &[S]) -> Command {
+        let mut command = Command::new(binary());
+        command.arg(verb).args(words).arg("--store").arg(store);
+        self.surround(&mut command);
+        command
+    }
+
     fn complete<S: AsRef<OsStr>>(&self, command: &mut Command, store: &Path, verb: &str, words: &[S]) {
         command.arg(verb).arg(&self.pipeline).args(words).args(&self.words).arg("--store").arg(store);
+        self.surround(command);
+    }
+
+    fn surround(&self, command: &mut Command) {
         command.current_dir(&self.project).env("SLUICE_COMMAND", "sluice");
         for name in ["SLUICE_LOG", "NO_COLOR", "COLUMNS"] {
             command.env_remove(name);

@@ -17,6 +17,7 @@ use crate::look::look;
 mod clock;
 mod device;
 mod every_step;
+mod flip;
 mod full;
 mod orphans;
 mod signals;
@@ -41,7 +42,8 @@ pub struct Ask {
     pub inside: bool,
 }
 
-pub const SCENES: [Scene; 12] = [
+pub const SCENES: [Scene; 13] = [
+    flip::SCENE,
     every_step::KILLED,
     every_step::NO_SPACE,
     full::DISK,
