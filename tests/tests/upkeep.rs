@@ -54,9 +54,11 @@ fn status(project: &Project) -> Vec<(String, String, String)> {
     status.lines().map(stage).collect()
 }
 
-/// The lines that tell of damage: what is damaged, without its place.
+/// The lines that tell of damage, sorted, since they come in the order of keys: what is damaged, without its place.
 fn faults(text: &str) -> String {
-    text.lines().filter(|line| line.starts_with("damaged")).map(|line| format!("{line}\n")).collect()
+    let mut lines: Vec<&str> = text.lines().filter(|line| line.starts_with("damaged")).collect();
+    lines.sort_unstable();
+    lines.into_iter().map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
@@ -83,12 +85,12 @@ fn damage_in_each_kind_of_file_is_named_and_healed() {
     let found = project.sluice(["fsck"]).ended(4).out;
     expect![[r#"
         damaged checkpoint tuned of run r2: its bytes are not those that were written
-        damaged table scores of run r2: its bytes are not those that were written
-        damaged row journal report of run r2: 1 of 6 rows are not those that were written
-        damaged record scores of run r2: what it names is damaged: scores
         damaged record pairs of run r2: its bytes are not those that were written
+        damaged record scores of run r2: what it names is damaged: scores
         damaged record tuned of run r2: what it names is damaged: tuned
+        damaged row journal report of run r2: 1 of 6 rows are not those that were written
         damaged run manifest of run r1: its bytes are not those that were written
+        damaged table scores of run r2: its bytes are not those that were written
         damaged tag gold: its bytes are not those that were written
     "#]]
     .assert_eq(&faults(&found));

@@ -4,6 +4,7 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sluice_engine::LeafChange;
+use sluice_store::{ColumnChange, Comparison};
 use sluice_table::DERIVED;
 
 use crate::render::columns::{Align, Columns};
@@ -79,25 +80,7 @@ pub enum OutputDiff {
         n_new: u64,
         why: String,
     },
-    Table(Box<TableDiff>),
-}
-
-/// What differs between two tables.
-#[derive(Debug, Clone)]
-pub struct TableDiff {
-    /// Name, type before, type now.
-    pub columns: Vec<(String, Option<String>, Option<String>)>,
-    pub matched_by: Vec<String>,
-    pub n_old: u64,
-    pub n_new: u64,
-    pub n_same: u64,
-    pub n_changed: u64,
-    pub n_added: u64,
-    pub n_removed: u64,
-    pub changed_columns: Vec<(String, u64)>,
-    pub added: RecordBatch,
-    pub removed: RecordBatch,
-    pub changed: (RecordBatch, RecordBatch),
+    Table(Box<Comparison>),
 }
 
 /// Longest value of a cell in a row that is shown.
@@ -207,9 +190,10 @@ fn signed(change: f64) -> String {
     if change > 0.0 { format!("+{text}") } else { text }
 }
 
-fn of_table(table: &TableDiff, width: usize, paint: Paint) -> Result<String, ArrowError> {
-    let TableDiff { columns, matched_by, n_old, n_new, n_same, n_changed, n_added, n_removed, changed_columns, .. } =
-        table;
+fn of_table(table: &Comparison, width: usize, paint: Paint) -> Result<String, ArrowError> {
+    let Comparison {
+        columns, matched_by, n_old, n_new, n_same, n_changed, n_added, n_removed, changed_columns, ..
+    } = table;
     let mut parts = Vec::new();
     for (n, word) in [(n_removed, "removed"), (n_added, "added"), (n_changed, "changed"), (n_same, "the same")] {
         if *n > 0 {
@@ -227,12 +211,12 @@ fn of_table(table: &TableDiff, width: usize, paint: Paint) -> Result<String, Arr
         parts.join(", "),
         paint.ink(Ink::Dim, format!("({by})"))
     );
-    for (name, from, to) in columns {
-        let name = paint.ink(Ink::Name, name);
-        text += &match (from, to) {
-            (Some(from), Some(to)) => format!("    column {name} was {from}, is {to}\n"),
-            (Some(from), None) => format!("    column {name}, {from}, is gone\n"),
-            (None, to) => format!("    column {name}, {}, is new\n", to.as_deref().unwrap_or_default()),
+    for change in columns {
+        let ink = |name: &str| paint.ink(Ink::Name, name);
+        text += &match change {
+            ColumnChange::Retyped { name, from, to } => format!("    column {} was {from}, is {to}\n", ink(name)),
+            ColumnChange::Removed { name, from } => format!("    column {}, {from}, is gone\n", ink(name)),
+            ColumnChange::Added { name, to } => format!("    column {}, {to}, is new\n", ink(name)),
         };
     }
     if !changed_columns.is_empty() {
@@ -366,10 +350,14 @@ mod tests {
             place: Some("p.yaml:13:53".to_owned()),
         };
         let metric = |name: &str, old, new| Metric { name: name.to_owned(), old, new };
-        let table = TableDiff {
+        let table = Comparison {
             columns: vec![
-                ("margin".to_owned(), Some("Float64".to_owned()), Some("Float32".to_owned())),
-                ("group".to_owned(), None, Some("Utf8 or null".to_owned())),
+                ColumnChange::Retyped {
+                    name: "margin".to_owned(),
+                    from: "Float64".to_owned(),
+                    to: "Float32".to_owned(),
+                },
+                ColumnChange::Added { name: "group".to_owned(), to: "Utf8 or null".to_owned() },
             ],
             matched_by: vec!["prompt_id".to_owned()],
             n_old: 18_000,

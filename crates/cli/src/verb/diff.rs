@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::history::RunWord;
 use crate::output::out;
 use crate::pipeline_file;
-use crate::render::diff::{Differs, Metric, OutputDiff, SideShown, StageDiff, TableDiff, Unequal, diff};
+use crate::render::diff::{Differs, Metric, OutputDiff, SideShown, StageDiff, Unequal, diff};
 use crate::session::{Session, engine_failure, store_failure};
 use crate::tables::named;
 use crate::world::now_unix_ms;
@@ -223,48 +223,12 @@ fn output_diff(
     };
     let matching = Matching { ids: IDENTITIES, left_out: DERIVED };
     match session.store.compare_tables(&old, &new, matching, n_rows) {
-        Ok(comparison) => Ok(OutputDiff::Table(Box::new(table_diff(comparison)))),
+        Ok(comparison) => Ok(OutputDiff::Table(Box::new(comparison))),
         Err(error) if error.is_damage() => {
             let why = error.to_string();
             Ok(OutputDiff::Unreadable { n_old: before.n_rows, n_new: after.n_rows, why })
         }
         Err(error) => Err(store_failure(error)),
-    }
-}
-
-fn table_diff(comparison: Comparison) -> TableDiff {
-    let Comparison {
-        columns,
-        matched_by,
-        n_old,
-        n_new,
-        n_same,
-        n_changed,
-        n_added,
-        n_removed,
-        changed_columns,
-        added,
-        removed,
-        changed,
-    } = comparison;
-    let columns = columns.into_iter().map(|change| match change {
-        ColumnChange::Added { name, to } => (name, None, Some(to)),
-        ColumnChange::Removed { name, from } => (name, Some(from), None),
-        ColumnChange::Retyped { name, from, to } => (name, Some(from), Some(to)),
-    });
-    TableDiff {
-        columns: columns.collect(),
-        matched_by,
-        n_old,
-        n_new,
-        n_same,
-        n_changed,
-        n_added,
-        n_removed,
-        changed_columns,
-        added,
-        removed,
-        changed,
     }
 }
 
@@ -300,9 +264,13 @@ fn output_object(name: &str, output: &OutputDiff) -> Result<Value, Failure> {
             json!({"name": name, "state": "unreadable", "rows_old": n_old, "rows_new": n_new, "why": why})
         }
         OutputDiff::Table(table) => {
-            let TableDiff { columns, matched_by, n_old, n_new, n_same, n_changed, n_added, n_removed, .. } =
+            let Comparison { columns, matched_by, n_old, n_new, n_same, n_changed, n_added, n_removed, .. } =
                 table.as_ref();
-            let column = |(name, from, to): &(String, Option<String>, Option<String>)| json!({"name": name, "old": from, "new": to});
+            let column = |change: &ColumnChange| match change {
+                ColumnChange::Added { name, to } => json!({"name": name, "old": null, "new": to}),
+                ColumnChange::Removed { name, from } => json!({"name": name, "old": from, "new": null}),
+                ColumnChange::Retyped { name, from, to } => json!({"name": name, "old": from, "new": to}),
+            };
             let columns: Vec<Value> = columns.iter().map(column).collect();
             let (was, is) = (rows(&table.changed.0)?, rows(&table.changed.1)?);
             let changed: Vec<Value> = was.into_iter().zip(is).map(|(was, is)| json!({"old": was, "new": is})).collect();

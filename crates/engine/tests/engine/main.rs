@@ -1,8 +1,11 @@
 //! The run loop over a real store with a runner that computes texts instead of models. Each case is a pipeline,
 //! a change, and the lines that tell what happened.
 
+mod damaged;
 mod fake;
+mod forced;
 mod keys;
+mod swept;
 mod tested;
 
 use std::collections::BTreeSet;
@@ -235,98 +238,6 @@ fn an_interrupted_run_goes_on_later() {
 }
 
 #[test]
-fn a_damaged_result_is_made_again_in_the_run_that_finds_it() {
-    let shop = Workshop::new();
-    let runner = FakeRunner::default();
-    shop.run(PIPELINE, &runner);
-    let changed = with("ties: drop", "ties: first");
-    shop.damage(&shop.record(PIPELINE, "scores"));
-    expect![[r#"
-        prompts hit
-        responses hit
-        scores ran: its output `scores` is damaged: * (the same)
-        pairs ran: pair.ties drop -> first (p.yaml:7:46)
-        lengths hit
-        tuned ran: input.pairs * -> * (p.yaml:11:14)
-        report ran: input.candidate * -> * (p.yaml:15:57)
-        run ran
-    "#]]
-    .assert_eq(&shop.run(&changed, &runner));
-    // So is one whose own input is damaged.
-    shop.damage(&shop.record(&changed, "responses"));
-    shop.damage(&shop.record(&changed, "scores"));
-    expect![[r#"
-        prompts hit
-        responses ran: its output `responses` is damaged: * (the same)
-        scores ran: its output `scores` is damaged: * (the same)
-        pairs ran: pair.min_margin 0.0 -> 0.5 (p.yaml:7:65)
-        lengths hit
-        tuned ran: input.pairs * -> * (p.yaml:11:14)
-        report ran: input.candidate * -> * (p.yaml:15:57)
-        run ran
-    "#]]
-    .assert_eq(&shop.run(&with("ties: drop", "ties: first, min_margin: 0.5"), &runner));
-    // And a checkpoint.
-    shop.damage(&shop.record(PIPELINE, "tuned"));
-    let again = with("judge: reward", "judge: reward, seed: 7");
-    expect![[r#"
-        prompts hit
-        responses hit
-        scores hit
-        pairs hit
-        lengths hit
-        tuned ran: its output `checkpoint` is damaged: * (the same)
-        report ran: evaluate.seed 0 -> 7 (p.yaml:15:103), input.candidate * -> * (p.yaml:15:57)
-        run ran
-    "#]]
-    .assert_eq(&shop.run(&again, &runner));
-    assert!(shop.plan(&again, &runner).lines().all(|line| line.ends_with(" hit")));
-}
-
-#[test]
-fn a_damaged_result_that_comes_out_otherwise_is_followed_up() {
-    let shop = Workshop::new();
-    shop.run(PIPELINE, &FakeRunner::default());
-    shop.damage(&shop.record(PIPELINE, "responses"));
-    let changed = with("select count(*)", "select 2 * count(*)");
-    expect![[r#"
-        prompts hit
-        responses ran: its output `responses` is damaged: * (differs)
-        scores ran: input.responses * -> * (p.yaml:6:36)
-        pairs ran: input.scores * -> * (p.yaml:7:32)
-        lengths ran: input.responses * -> * (p.yaml:8:30), sql.query select count(*) from responses -> select 2 * count(*) from responses (p.yaml:8:49)
-        tuned ran: input.pairs * -> * (p.yaml:11:14)
-        report ran: input.candidate * -> * (p.yaml:15:57)
-        responses diverged
-        run ran
-    "#]]
-    .assert_eq(&shop.run(&changed, &FakeRunner::default().making("responses", "others")));
-    assert!(shop.plan(&changed, &FakeRunner::default()).lines().all(|line| line.ends_with(" hit")));
-}
-
-#[test]
-fn a_disk_that_damages_everything_ends_the_run() {
-    let shop = Workshop::new();
-    let runner = FakeRunner::default();
-    shop.run(PIPELINE, &runner);
-    let scores = shop.record(PIPELINE, "scores");
-    shop.damage(&scores);
-    let told = Mutex::new(Vec::new());
-    shop.run_with(&with("ties: drop", "ties: first"), &runner, &|event| match event {
-        Event::StageFinished { stage, .. } if stage.as_str() == "scores" => shop.damage(&scores),
-        Event::Damaged { stage, output, .. } => {
-            told.lock().expect("no panic").push(format!("{stage}: {output} damaged"))
-        }
-        Event::StageFailed { stage, error, .. } => {
-            let error = error.split('`').nth(2).unwrap_or_default().split(':').next().unwrap_or_default();
-            told.lock().expect("no panic").push(format!("{stage}:{error}"));
-        }
-        _ => {}
-    });
-    assert_eq!(told.into_inner().expect("no panic"), ["scores: scores damaged", "pairs: is damaged"]);
-}
-
-#[test]
 fn only_what_a_target_needs_runs() {
     let shop = Workshop::new();
     let runner = FakeRunner::default();
@@ -465,19 +376,6 @@ fn numerics_are_in_the_keys_of_model_stages_only() {
         run ran
     "#]]
     .assert_eq(&told);
-}
-
-#[test]
-fn a_lost_output_that_comes_out_differently_is_a_divergence() {
-    let shop = Workshop::new();
-    shop.run(PIPELINE, &FakeRunner::default().making("lengths", "first"));
-    let store = shop.store();
-    let lengths = shop.record(PIPELINE, "lengths");
-    fs::remove_file(store.table_path(&lengths.outputs[0]).expect("a table")).expect("a file");
-    let told = shop.run(PIPELINE, &FakeRunner::default().making("lengths", "second"));
-    assert!(told.contains("lengths ran: its output `table` is gone from the store"), "{told}");
-    assert!(told.contains("lengths diverged"), "{told}");
-    assert!(shop.run(PIPELINE, &FakeRunner::default()).ends_with("run hit\n"));
 }
 
 #[test]
@@ -636,136 +534,4 @@ fn rows_that_are_known_are_planned_and_told() {
         run ran
     "#]]
     .assert_eq(&shop.run(PIPELINE, &runner));
-}
-
-#[test]
-fn a_forced_stage_is_computed_again_and_its_first_result_stays() {
-    let shop = Workshop::new();
-    let runner = FakeRunner::default();
-    shop.run(PIPELINE, &runner);
-    // What comes out the same ends there.
-    expect![[r#"
-        prompts hit
-        responses ran: forced (the same)
-        scores hit
-        pairs ran: forced (the same)
-        lengths hit
-        tuned hit
-        report hit
-        run ran
-    "#]]
-    .assert_eq(&shop.run_forced(PIPELINE, &runner, &["responses", "pairs"]));
-    assert_eq!(runner.runs(), 9);
-    let first = shop.record(PIPELINE, "pairs");
-    // So does what comes out differently: it is kept as evidence, and the first result stays.
-    let other = FakeRunner::default().making("pairs", "other pairs");
-    expect![[r#"
-        prompts hit
-        responses hit
-        scores hit
-        pairs ran: forced (differs)
-        lengths hit
-        tuned hit
-        report hit
-        pairs diverged
-        run ran
-    "#]]
-    .assert_eq(&shop.run_forced(PIPELINE, &other, &["pairs"]));
-    assert_eq!(shop.record(PIPELINE, "pairs"), first);
-    assert!(shop.run(PIPELINE, &FakeRunner::default()).ends_with("run hit\n"));
-    // A stage that never ran is not run for another reason.
-    let changed = with("ties: drop", "ties: first");
-    let told = shop.run_forced(&changed, &runner, &["pairs"]);
-    assert!(told.contains("pairs ran: pair.ties drop -> first (p.yaml:7:46)\n"), "{told}");
-}
-
-#[test]
-fn a_forced_stage_takes_no_rows_of_earlier_runs() {
-    let shop = Workshop::new();
-    let runner = FakeRunner::default().knowing("responses", 4, 6);
-    shop.run(&with("n: 5", "n: 4"), &FakeRunner::default());
-    let told = shop.run_forced(PIPELINE, &runner, &["responses"]);
-    assert!(told.contains("responses ran: sample.n 4 -> 5 (p.yaml:5:62)\n"), "{told}");
-    let told = shop.run_forced(PIPELINE, &runner, &["responses"]);
-    assert!(told.contains("responses ran: forced (the same)\n"), "{told}");
-}
-
-#[test]
-fn others_have_the_result_that_is_there_while_a_stage_is_forced() {
-    let shop = Workshop::new();
-    shop.run(PIPELINE, &FakeRunner::default());
-    let slow = FakeRunner::default().taking_ms(30);
-    std::thread::scope(|scope| {
-        let forced: Vec<_> = (0..2).map(|_| scope.spawn(|| shop.run_forced(PIPELINE, &slow, &["pairs"]))).collect();
-        let other = FakeRunner::default();
-        assert!(shop.run(PIPELINE, &other).ends_with("run hit\n"));
-        assert_eq!(other.runs(), 0);
-        for forced in forced {
-            let told = forced.join().expect("a run");
-            assert!(told.contains("pairs ran: forced (the same)\n"), "{told}");
-        }
-    });
-    assert_eq!(slow.runs(), 2, "each forced run computes");
-}
-
-const SWEEP: &str = "\
-version: 1
-models: { policy: models/policy }
-stages:
-  prompts: { ingest: { from: prompts.jsonl, map: { response: answer } } }
-  tuned:
-    train: { rows: prompts, model: policy, objective: { sft: {} }, learning_rate: '${matrix.lr}', seed: '${matrix.s}' }
-    matrix: { lr: [1e-3, 3e-3], s: [1, 2] }
-  report: { evaluate: { prompts: prompts, candidate: tuned, baseline: policy } }
-";
-
-#[test]
-fn a_sweep_runs_cell_by_cell_and_a_new_value_runs_its_cells() {
-    let shop = Workshop::new();
-    let runner = FakeRunner::default();
-    shop.run(&SWEEP.replace("[1e-3, 3e-3]", "[1e-3]"), &runner);
-    expect![[r#"
-        prompts hit
-        tuned[lr=0.001,s=1] hit
-        tuned[lr=0.001,s=2] hit
-        tuned[lr=0.003,s=1] ran: never ran
-        tuned[lr=0.003,s=2] ran: never ran
-        report[lr=0.001,s=1] hit
-        report[lr=0.001,s=2] hit
-        report[lr=0.003,s=1] ran: never ran
-        report[lr=0.003,s=2] ran: never ran
-        run ran
-    "#]]
-    .assert_eq(&shop.run(SWEEP, &runner));
-    expect![[r#"
-        prompts hit
-        tuned[lr=0.001,s=2] hit
-        tuned[lr=0.001,s=3] run: never ran
-        tuned[lr=0.003,s=2] hit
-        tuned[lr=0.003,s=3] run: never ran
-        report[lr=0.001,s=2] hit
-        report[lr=0.001,s=3] pending: waits for `tuned[lr=0.001,s=3]`
-        report[lr=0.003,s=2] hit
-        report[lr=0.003,s=3] pending: waits for `tuned[lr=0.003,s=3]`
-    "#]]
-    .assert_eq(&shop.plan(&SWEEP.replace("s: [1, 2]", "s: [2, 3]"), &runner));
-    // Another order and another spelling are the same cells.
-    let told = shop.run(&SWEEP.replace("lr: [1e-3, 3e-3], s: [1, 2]", "s: [2, 1], lr: [0.003, 0.001]"), &runner);
-    assert!(told.contains("tuned[s=2,lr=0.003] hit\n"), "{told}");
-    assert!(told.ends_with("run hit\n"), "{told}");
-}
-
-#[test]
-fn the_last_cells_with_numbers_are_compared() {
-    let shop = Workshop::new();
-    let runner =
-        FakeRunner::default().making("report[lr=0.003,s=2]", "0123456789").making("report[lr=0.001,s=1]", "01234");
-    let comparisons = Mutex::new(Vec::new());
-    shop.run_with(SWEEP, &runner, &|event| {
-        if let Event::RunFinished(report) = event {
-            let json = serde_json::to_value(&report.comparisons).expect("JSON");
-            comparisons.lock().expect("no panic").push(json.to_string());
-        }
-    });
-    expect![[r#"[{"stage":"report","kind":"evaluate","axes":["lr","s"],"metrics":[{"name":"length","better":null}],"cells":[{"name":"report[lr=0.001,s=1]","values":{"lr":0.001,"s":1},"metrics":{"length":5.0},"best":[]},{"name":"report[lr=0.001,s=2]","values":{"lr":0.001,"s":2},"metrics":{"length":64.0},"best":[]},{"name":"report[lr=0.003,s=1]","values":{"lr":0.003,"s":1},"metrics":{"length":64.0},"best":[]},{"name":"report[lr=0.003,s=2]","values":{"lr":0.003,"s":2},"metrics":{"length":10.0},"best":[]}]}]"#]].assert_eq(&comparisons.into_inner().expect("no panic").join("\n"));
 }
