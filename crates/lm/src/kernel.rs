@@ -10,7 +10,7 @@
 mod adamw;
 pub mod attention;
 mod autodiff;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cube")]
 mod cube;
 mod flex;
 pub mod glu;
@@ -40,7 +40,7 @@ pub use head::CHUNK_BYTES;
 pub use norm::RmsNormSpec;
 
 /// Differentiable operations. `*_backward` gives the gradients of its forward in argument order.
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cube"), Flex, Autodiff)]
 pub trait Kernels: Backend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, spec: RmsNormSpec) -> FloatTensor<Self>;
     fn rms_norm_backward(
@@ -90,7 +90,7 @@ pub trait Kernels: Backend {
 }
 
 /// Operations outside the tape.
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex)]
+#[backend_extension(Cube: cfg(feature = "cube"), Flex)]
 #[expect(clippy::too_many_arguments, reason = "five tensors, and what says how to read them")]
 pub trait PlainKernels: Backend {
     /// `x · weight`.
