@@ -8,6 +8,7 @@ use serde::Serialize;
 use sluice_spec::{Stage, StageName};
 use sluice_store::{Leaf, Record, RunId, StageKey};
 
+use crate::cause::Cause;
 use crate::event::as_text;
 use crate::history::History;
 use crate::key;
@@ -64,7 +65,8 @@ pub enum PlanState {
         /// The stages it waits for.
         #[serde(serialize_with = "as_texts")]
         upstream: Vec<StageName>,
-        /// What changed in its own parameters; if nothing did, only its inputs can make it run.
+        /// What changed in its own parameters and in the inputs that are there; if nothing did, only the others can
+        /// make it run.
         changes: Vec<LeafChange>,
     },
     /// Fail: what it reads from outside is not there.
@@ -105,6 +107,8 @@ pub struct Why {
     pub against: Option<RunId>,
     /// What differs between that run and now; for a stage with a result, between that result and the one before.
     pub changes: Vec<LeafChange>,
+    /// What made the inputs change: stages before it, the nearest first.
+    pub causes: Vec<Cause>,
 }
 
 impl Engine<'_> {
@@ -152,7 +156,7 @@ impl Engine<'_> {
     }
 
     /// `to_run` says what becomes of a stage that has no result though all it reads is there.
-    fn states(
+    pub(crate) fn states(
         &self,
         targets: &[String],
         to_run: &dyn Fn(&Stage, &Resolved, Reason) -> PlanState,
@@ -179,7 +183,7 @@ impl Engine<'_> {
                     },
                 }
             } else {
-                PlanState::Pending { upstream, changes: resolver.own_changes(stage)? }
+                PlanState::Pending { upstream, changes: resolver.known_changes(stage, record_of)? }
             };
             planned.push(PlannedStage { name: stage.name.clone(), kind: stage.kind.name().name(), state });
         }
@@ -209,7 +213,9 @@ impl Engine<'_> {
             (PlanState::Pending { changes, .. }, ..) => changes.clone(),
             _ => Vec::new(),
         };
-        Ok(Why { stage, against: earlier.map(|earlier| earlier.run), changes })
+        let against = earlier.map(|earlier| earlier.run);
+        let causes = self.causes(stage.name.as_str(), against)?;
+        Ok(Why { stage, against, changes, causes })
     }
 
     /// What differs between a stage as it was in some run and as it is now. Where an input is not there yet, that is its
@@ -226,7 +232,8 @@ impl Engine<'_> {
                 compare_leaves(&own.cloned().collect::<Vec<Leaf>>(), &leaves)
             }
         };
-        Ok(Why { stage, against: Some(run), changes })
+        let causes = self.causes(stage.name.as_str(), Some(run))?;
+        Ok(Why { stage, against: Some(run), changes, causes })
     }
 
     /// A stage as it is now, and what enters its key.
@@ -271,10 +278,10 @@ fn mend_plan(planned: &mut [PlannedStage], reader: &StageName, source: &StageNam
     }
 }
 
-fn names(stages: &[StageName]) -> Vec<String> {
+pub(crate) fn names(stages: &[StageName]) -> Vec<String> {
     stages.iter().map(|name| format!("`{name}`")).collect()
 }
 
-fn as_texts<S: serde::Serializer>(stages: &[StageName], serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_texts<S: serde::Serializer>(stages: &[StageName], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(stages.iter().map(StageName::as_str))
 }

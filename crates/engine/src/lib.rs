@@ -5,6 +5,7 @@
 //! stage runs is behind [`StageRunner`], and where a value was written is a text it passes on.
 
 mod board;
+mod cause;
 mod event;
 mod explain;
 mod history;
@@ -17,6 +18,7 @@ mod run;
 mod runner;
 mod worker;
 
+pub use cause::Cause;
 pub use event::{Event, StageInfo};
 pub use explain::{PlanState, PlannedStage, Why};
 pub use key::{KEY_SCHEMA, Numerics, derive_key};

@@ -77,12 +77,32 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// What has changed in a stage's own parameters since its last record. Its inputs are not known yet.
-    pub fn own_changes(&self, stage: &Stage) -> Result<Vec<LeafChange>, StoreError> {
+    /// What has changed since a stage's last record in all that is known of its key.
+    pub fn known_changes(
+        &mut self,
+        stage: &Stage,
+        record_of: impl Fn(&StageName) -> Option<Arc<Record>>,
+    ) -> Result<Vec<LeafChange>, StoreError> {
         let Some(mut earlier) = self.history.last(&stage.name, None)? else { return Ok(Vec::new()) };
-        earlier.record.leaves.retain(|leaf| !leaf.path.starts_with(key::INPUT));
-        let own = key::own_leaves(stage, &self.pipeline.sources, self.numerics);
-        Ok(compare_leaves(&earlier.record.leaves, &own))
+        let known = self.known_leaves(stage, record_of);
+        let is_known = |path: &str| known.iter().any(|leaf| leaf.path == path);
+        let is_read = |role: &str| stage.kind.inputs().iter().any(|input| input.role == role);
+        earlier.record.leaves.retain(|leaf| match leaf.path.strip_prefix(key::INPUT) {
+            Some(role) => is_known(&leaf.path) || !is_read(role),
+            None => true,
+        });
+        Ok(compare_leaves(&earlier.record.leaves, &known))
+    }
+
+    /// The leaves of a stage but for the inputs that are not there yet, or cannot be read: that is told when it runs.
+    pub fn known_leaves(&mut self, stage: &Stage, record_of: impl Fn(&StageName) -> Option<Arc<Record>>) -> Vec<Leaf> {
+        let mut digests = Vec::new();
+        for input in stage.kind.inputs() {
+            if let Ok(given) = self.given(&input.source, &record_of) {
+                digests.push(InputDigest { role: input.role, hex: given.digest(), place: input.place });
+            }
+        }
+        key::leaves(stage, &self.pipeline.sources, self.numerics, &digests)
     }
 
     fn given(

@@ -300,7 +300,8 @@ impl Workshop {
             let why = engine.why(stage).expect("an explanation");
             let against = why.against.map_or("none".to_owned(), |run| run.to_string());
             let changes: String = why.changes.iter().map(|change| format!("\n  {change}")).collect();
-            without_digests(&format!("{}, against {against}{changes}", why.stage.name))
+            let causes: String = why.causes.iter().map(|cause| format!("\n  because of {cause}")).collect();
+            without_digests(&format!("{}, against {against}{changes}{causes}", why.stage.name))
         })
     }
 

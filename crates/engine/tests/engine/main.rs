@@ -391,8 +391,43 @@ fn why_compares_with_the_result_before() {
     .assert_eq(&shop.why(&changed, &runner, "pairs"));
     expect![[r#"
         tuned, against r1
-          input.pairs * -> * (p.yaml:11:14)"#]]
+          input.pairs * -> * (p.yaml:11:14)
+          because of `pairs` pair.ties drop -> first (p.yaml:7:46)"#]]
     .assert_eq(&shop.why(&changed, &runner, "tuned"));
+}
+
+#[test]
+fn why_goes_back_to_the_root() {
+    let shop = Workshop::new();
+    let runner = FakeRunner::default();
+    shop.run(PIPELINE, &runner);
+    // Before anything runs: through what waits.
+    let changed = with("ties: drop", "ties: first").replace("n: 5", "n: 6");
+    expect![[""]].assert_eq(&shop.why(&changed, &runner, "report"));
+    // In part: what has run since is followed by its records, and what is yet to run by the plan.
+    shop.run_targets(&changed, &runner, &["pairs"]);
+    expect![[""]].assert_eq(&shop.why(&changed, &runner, "report"));
+    // Afterwards: along the records of both runs. A file and a model are roots, too.
+    let other =
+        FakeRunner::default().with_outside("prompts.jsonl", "other rows").with_outside("models/reward", "other");
+    shop.run(&changed, &other);
+    expect![[""]].assert_eq(&shop.why(&changed, &other, "report"));
+    expect![[""]].assert_eq(&shop.why(&changed, &other, "pairs"));
+    // What is gone, or was never there, is a root of its own.
+    let lost = shop.record(&changed, "prompts");
+    fs::remove_file(shop.store().table_path(&lost.outputs[0]).expect("a table")).expect("a file");
+    expect![[""]].assert_eq(&shop.why(&changed, &runner, "scores"));
+    let more = "  more:      { sql: { from: [prompts], query: select 1 } }\n  lengths:";
+    let longer = changed.replace("  lengths:", more);
+    let longer = longer.replace("from: [responses], query", "from: [responses, more], query");
+    expect![[""]].assert_eq(&shop.why(&longer, &runner, "lengths"));
+    // A change that came to nothing ends the way back.
+    let early = FakeRunner::default().making("pairs", "the same pairs");
+    let shop = Workshop::new();
+    shop.run(PIPELINE, &early);
+    shop.run(&with("ties: drop", "ties: first").replace("learning_rate: 8.0e-7", "learning_rate: 1.0e-6"), &early);
+    let tuned = with("ties: drop", "ties: first").replace("learning_rate: 8.0e-7", "learning_rate: 1.0e-6");
+    expect![[""]].assert_eq(&shop.why(&tuned, &early, "report"));
 }
 
 #[test]
