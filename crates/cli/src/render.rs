@@ -14,6 +14,7 @@ pub mod rows;
 pub mod runs;
 pub mod show;
 pub mod summary;
+pub mod verify;
 pub mod why;
 
 pub use paint::{Ink, Paint};

@@ -14,6 +14,7 @@ mod show;
 mod sql;
 mod status;
 mod tag;
+mod verify;
 mod why;
 
 use crate::args::{Cli, Model, Verb};
@@ -34,6 +35,7 @@ pub fn run(cli: Cli, world: World) -> Outcome {
         Verb::Sql(args) => sql::run(&Session::open(global, world)?, &args),
         Verb::Runs(args) => runs::run(&Session::open(global, world)?, &args),
         Verb::Tag(args) => tag::run(&Session::open(global, world)?, &args),
+        Verb::Verify(args) => verify::run(&Session::open(global, world)?, &args),
         Verb::Check(args) => check::run(&Session::open(global, world)?, &args),
         Verb::Generate(args) => generate::run(&global, &world, &args),
         Verb::Score(args) => score::run(&global, &world, &args),

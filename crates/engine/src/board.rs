@@ -72,6 +72,8 @@ pub(crate) struct Board<'a> {
     is_behind: bool,
     /// Says to others that the run is alive.
     _alive: Option<RunLock>,
+    /// The seconds that stages were expected to take.
+    predicted: HashMap<StageName, f64>,
     pipeline: String,
     started: Instant,
     events: &'a (dyn Fn(Event) + Sync),
@@ -115,7 +117,24 @@ impl<'a> Board<'a> {
         });
         let (pipeline, started) = (header.pipeline.to_owned(), Instant::now());
         let (is_behind, _alive) = (false, alive);
-        Ok(Self { stages, states, notices, store, manifest, is_behind, _alive, pipeline, started, events })
+        Ok(Self {
+            stages,
+            states,
+            notices,
+            store,
+            manifest,
+            is_behind,
+            _alive,
+            predicted: HashMap::new(),
+            pipeline,
+            started,
+            events,
+        })
+    }
+
+    /// Take note of the seconds that stages are expected to take.
+    pub fn expect(&mut self, predicted: HashMap<StageName, f64>) {
+        self.predicted = predicted;
     }
 
     pub fn len(&self) -> usize {
@@ -236,7 +255,13 @@ impl<'a> Board<'a> {
         let seconds = self.started.elapsed().as_secs_f64();
         let notices = std::mem::take(&mut self.notices).into_iter();
         let ended = self.stages.iter().zip(&self.states).zip(notices);
-        let reports = ended.map(|((stage, state), notices)| stage_report(stage, state, reached, notices)).collect();
+        let predicted = |stage: &Stage| self.predicted.get(&stage.name).copied();
+        let reports = ended
+            .map(|((stage, state), notices)| StageReport {
+                predicted_seconds: predicted(stage),
+                ..stage_report(stage, state, reached, notices)
+            })
+            .collect();
         let run = self.manifest.as_ref().map(|manifest| manifest.run);
         let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports);
         self.write_manifest(report.outcome)?;
@@ -293,6 +318,7 @@ fn stage_report(stage: &Stage, state: &StageState, reached: &Reached, notices: V
         reason: None,
         error: None,
         progress: None,
+        predicted_seconds: None,
         notices,
         failure: None,
         record: None,

@@ -138,7 +138,7 @@ impl Trace<'_> {
             Some(PlanState::Hit { record, .. }) => Some(record.clone()),
             _ => None,
         };
-        Ok(self.engine.resolver().known_leaves(stage, record_of))
+        Ok(self.engine.resolver().known(stage, record_of).leaves)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a run would do and why, without running anything; where no rows are counted, without opening a table.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -125,10 +126,20 @@ impl Engine<'_> {
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
     pub fn plan_rows(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
+        Ok(self.plan_counted(targets)?.0)
+    }
+
+    /// Like [`Engine::plan_rows`], and gives the counts also where no row is known.
+    pub(crate) fn plan_counted(&self, targets: &[String]) -> Result<(Vec<PlannedStage>, Counts), EngineError> {
         let damaged = RefCell::new(Vec::new());
+        let counts = RefCell::new(Counts::new());
         let mut planned = self.states(targets, &|stage, resolved, reason| {
             let key = resolved.key;
-            match self.count(stage, resolved) {
+            let count = self.count(stage, resolved);
+            if let Ok(Some(count)) = &count {
+                counts.borrow_mut().insert(stage.name.clone(), *count);
+            }
+            match count {
                 Ok(Some(count)) if count.rows_known > 0 => PlanState::Partial { key, reason, count },
                 Ok(_) => PlanState::Run { key, reason },
                 Err(failure) => {
@@ -144,7 +155,7 @@ impl Engine<'_> {
         for (reader, (file, (source, output))) in damaged.into_inner() {
             mend_plan(&mut planned, &reader, &source, Reason::OutputDamaged { output, file });
         }
-        Ok(planned)
+        Ok((planned, counts.into_inner()))
     }
 
     /// What of a stage's work is done: steps an earlier run saved, or else rows that are known.
@@ -256,6 +267,9 @@ impl Engine<'_> {
         Ok((planned, present))
     }
 }
+
+/// Rows of the stages that make them one by one.
+pub(crate) type Counts = HashMap<StageName, RowCount>;
 
 /// What enters the key of a stage.
 enum Present {

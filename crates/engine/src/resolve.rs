@@ -20,6 +20,12 @@ pub(crate) struct Resolved {
     pub inputs: Vec<JobInput>,
 }
 
+/// What is known of a stage some of whose inputs are not there.
+pub(crate) struct Known {
+    pub leaves: Vec<Leaf>,
+    pub inputs: Vec<JobInput>,
+}
+
 /// Whether a resolved stage has a result.
 pub(crate) enum Answer {
     Hit(Arc<Record>),
@@ -84,7 +90,7 @@ impl<'a> Resolver<'a> {
         record_of: impl Fn(&StageName) -> Option<Arc<Record>>,
     ) -> Result<Vec<LeafChange>, StoreError> {
         let Some(mut earlier) = self.history.last(&stage.name, None)? else { return Ok(Vec::new()) };
-        let known = self.known_leaves(stage, record_of);
+        let known = self.known(stage, record_of).leaves;
         let is_known = |path: &str| known.iter().any(|leaf| leaf.path == path);
         let is_read = |role: &str| stage.kind.inputs().iter().any(|input| input.role == role);
         earlier.record.leaves.retain(|leaf| match leaf.path.strip_prefix(key::INPUT) {
@@ -94,15 +100,17 @@ impl<'a> Resolver<'a> {
         Ok(compare_leaves(&earlier.record.leaves, &known))
     }
 
-    /// The leaves of a stage but for the inputs that are not there yet, or cannot be read: that is told when it runs.
-    pub fn known_leaves(&mut self, stage: &Stage, record_of: impl Fn(&StageName) -> Option<Arc<Record>>) -> Vec<Leaf> {
-        let mut digests = Vec::new();
+    /// The leaves and inputs of a stage but for the inputs that are not there yet, or cannot be read: that is told when it
+    /// runs.
+    pub fn known(&mut self, stage: &Stage, record_of: impl Fn(&StageName) -> Option<Arc<Record>>) -> Known {
+        let (mut digests, mut inputs) = (Vec::new(), Vec::new());
         for input in stage.kind.inputs() {
             if let Ok(given) = self.given(&input.source, &record_of) {
-                digests.push(InputDigest { role: input.role, hex: given.digest(), place: input.place });
+                digests.push(InputDigest { role: input.role.clone(), hex: given.digest(), place: input.place });
+                inputs.push(JobInput { role: input.role, given });
             }
         }
-        key::leaves(stage, &self.pipeline.sources, self.numerics, &digests)
+        Known { leaves: key::leaves(stage, &self.pipeline.sources, self.numerics, &digests), inputs }
     }
 
     fn given(

@@ -1,6 +1,7 @@
 //! The run loop. Stages go over the board from waiting to an end; this file decides which one moves next, and
 //! nothing else does. It refuses to know how a stage is computed and what a key is made of.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -15,9 +16,10 @@ use crate::event::Event;
 use crate::history::History;
 use crate::key::{Numerics, runs_a_model};
 use crate::mend::Mending;
+use crate::price::PricedStage;
 use crate::report::RunReport;
-use crate::resolve::{Answer, Resolver};
-use crate::runner::{StageFailure, StageRunner};
+use crate::resolve::{Answer, Resolved, Resolver};
+use crate::runner::{Given, StageFailure, StageRunner};
 use crate::worker::{Shop, Worked};
 
 /// A plan, a store, and somebody who runs stages.
@@ -114,9 +116,14 @@ impl<'a> Engine<'a> {
         let (store, pipeline) = (self.store, self.plan.pipeline());
         let shop = Shop { store, pipeline, runner: self.runner, clock: self.clock, cancel, events };
         let (sender, receiver) = mpsc::channel::<Done>();
+        let mut is_begun = false;
         thread::scope(|scope| -> Result<(), StoreError> {
             loop {
                 self.settle(&mut board, &mut resolver, &mending, cancel)?;
+                if !std::mem::replace(&mut is_begun, true) {
+                    let predicted = self.predicted(&board, &options.targets);
+                    board.expect(predicted);
+                }
                 start(scope, &mut board, options, shop, &sender)?;
                 if n_running(&board, |_| true) == 0 {
                     return Ok(());
@@ -138,6 +145,32 @@ impl<'a> Engine<'a> {
         // Losing it costs the next run some reading.
         let _ = self.store.save_stat_cache();
         Ok(board.finish(&reached)?)
+    }
+
+    /// The seconds that each stage is expected to take, by what is known before the first of them starts. Nothing if
+    /// nothing is to be done, or if counting the rows would itself take a while.
+    fn predicted(&self, board: &Board<'_>, targets: &[String]) -> HashMap<StageName, f64> {
+        const ROWS: u64 = 50_000;
+        let ready = || {
+            (0..board.len()).filter_map(|index| match board.state(index) {
+                StageState::Ready { resolved, .. } => Some(resolved),
+                _ => None,
+            })
+        };
+        let n_rows = |resolved: &Arc<Resolved>| -> u64 {
+            let rows = resolved.inputs.iter().filter_map(|input| match &input.given {
+                Given::Output { output, .. } => output.n_rows(),
+                Given::Model { .. } | Given::Files { .. } | Given::Config { .. } => None,
+            });
+            rows.sum()
+        };
+        if ready().next().is_none() || ready().any(|resolved| n_rows(resolved) > ROWS) {
+            return HashMap::new();
+        }
+        // A prediction that fails costs nothing but itself.
+        let Ok(plan) = self.plan_priced(targets) else { return HashMap::new() };
+        let seconds = |stage: PricedStage| Some((stage.planned.name, stage.price?.seconds?));
+        plan.stages.into_iter().filter_map(seconds).collect()
     }
 
     /// Move every waiting stage whose inputs are settled: to its result, to ready, or to the end it shares with

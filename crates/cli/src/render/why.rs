@@ -183,7 +183,19 @@ mod tests {
             reason: Some("its output `prompts` is gone from the store".to_owned()),
             through: vec![few.name.clone()],
         };
-        check_causes(Case::Pending { upstream: vec!["few".into()] }, Some("r2"), &[], vec![cause, gone], expect![[""]]);
+        check_against(
+            Case::Pending { upstream: vec!["few".into()] },
+            Some("r2"),
+            false,
+            &[],
+            vec![cause, gone],
+            expect![[r#"
+                pairs waits for few; its own parameters are as they were, so it runs only if that comes out different
+                because of few:
+                  sql.query  p  →  q  p.yaml:4:42
+                because of prompts, through few: its output `prompts` is gone from the store
+            "#]],
+        );
     }
 
     #[test]

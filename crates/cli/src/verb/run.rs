@@ -127,7 +127,14 @@ fn line(stage: &StageReport) -> StageLine {
     let record = stage.record.as_ref();
     let seconds = if end == End::Hit { record.map_or(0.0, |record| record.seconds) } else { stage.seconds };
     let rows = record.and_then(|record| n_rows(record));
-    StageLine { stage: stage.name.to_string(), end, rows, seconds, note: note(stage, end) }
+    StageLine {
+        stage: stage.name.to_string(),
+        end,
+        rows,
+        seconds,
+        predicted: stage.predicted_seconds,
+        note: note(stage, end),
+    }
 }
 
 /// What one would ask next about a stage, if its numbers have it.
