@@ -33,6 +33,30 @@ pub fn binary() -> PathBuf {
     folders.find(|file| file.is_file()).expect("target/debug/sluice is built; run `cargo build -p sluice`")
 }
 
+/// A text whose times and sizes are `*`, with single spaces between words: what a clock decides is in no golden.
+pub fn without_times(text: &str) -> String {
+    let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+    let units = ["ms", "s", "min", "h", "day", "days", "B", "kB", "MB"];
+    let masked = |line: &str| {
+        let mut words: Vec<&str> = Vec::new();
+        for word in line.split_whitespace() {
+            let unit = word.trim_end_matches([',', ';', ')']);
+            let follows = words.last().is_some_and(|last| is_number(last) || *last == "*");
+            if units.contains(&unit) && follows {
+                words.pop();
+                // A time may have two parts.
+                if words.last().is_none_or(|last| *last != "*") {
+                    words.push("*");
+                }
+            } else {
+                words.push(word);
+            }
+        }
+        words.join(" ") + "\n"
+    };
+    text.lines().map(masked).collect()
+}
+
 /// A project folder that is gone after the test.
 pub struct Project {
     folder: TempDir,

@@ -57,7 +57,8 @@ fn busy(project: &Project, words: &[&str]) -> Running {
 /// What `plan` says of the answers.
 fn planned(project: &Project) -> Value {
     let plan = project.sluice([&["plan", "p.yaml", "responses", "--json"], &LONG[..]].concat()).ended(0).out;
-    serde_json::from_str(plan.lines().last().unwrap_or_default()).expect("one object a line")
+    let mut lines = plan.lines().map(|line| serde_json::from_str::<Value>(line).expect("one object a line"));
+    lines.find(|line| line["name"] == "responses").expect("the stage")
 }
 
 fn n_files(folder: &Path) -> usize {

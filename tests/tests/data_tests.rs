@@ -117,7 +117,8 @@ fn a_failing_test_blocks_what_follows_and_its_rows_are_a_table() {
         prompts  ingest  hit       4  -
         hard     sql     fail      -  a test failed, `range_level`: 1 row (p.yaml:14:9)
         counts   sql     run       -  never ran
-        3 stages: 1 up to date, 1 to run, 1 that would fail
+        3 stages: 1 hit, 1 to run, 1 that would fail
+          no estimate: nothing like this has run here yet
     "#]]
     .assert_eq(&plan);
     // Nothing was lost: a test that is mended lets the rest run, and no stage is computed again.
@@ -128,7 +129,8 @@ fn a_failing_test_blocks_what_follows_and_its_rows_are_a_table() {
         prompts  ingest  hit       4  -
         hard     sql     hit       3  1 test to make
         counts   sql     run       -  never ran
-        3 stages: 2 up to date, 1 to run
+        3 stages: 2 hit, 1 to run
+          no estimate: nothing like this has run here yet
     "#]]
     .assert_eq(&plan);
     check_run(

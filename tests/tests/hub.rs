@@ -433,6 +433,7 @@ fn a_run_fetches_what_a_plan_says_it_will() {
         prompts    ingest  run       -  never ran
         responses  sample  run       -  never ran
         2 stages: 2 to run
+          no estimate: nothing like this has run here yet
     "#]]
     .assert_eq(&plan.out);
     call(&project, &hub, &["run", "p.yaml", "prompts", "--quiet"]).ended(0);
@@ -440,8 +441,9 @@ fn a_run_fetches_what_a_plan_says_it_will() {
     expect![[r#"
         stage      kind    state  rows  why
         prompts    ingest  hit       2  -
-        responses  sample  run       -  hf://someone/model is not in the local cache; a run fetches it
-        2 stages: 1 up to date, 1 to run
+        responses  sample  run      ~4  hf://someone/model is not in the local cache; a run fetches it
+        2 stages: 1 hit, 1 to run
+          no estimate: nothing like this has run here yet
     "#]]
     .assert_eq(&plan.out);
     call(&project, &hub, &["check", "p.yaml"]).ended(0);

@@ -167,7 +167,7 @@ fn what_no_run_leads_to_goes_and_the_rest_stays() {
 #[test]
 fn a_collection_beside_a_run_takes_nothing_from_it() {
     let project = six_stages("p.yaml");
-    let long = ["--set", "stages.responses.sample.n=60", "--set", "stages.responses.sample.max_new_tokens=32"];
+    let long = ["--set", "stages.responses.sample.n=240", "--set", "stages.responses.sample.max_new_tokens=32"];
     let mut command = Command::new(binary());
     command.args([RUN, &["--json"], &long[..]].concat()).current_dir(project.path());
     let mut run = Running::start(command);

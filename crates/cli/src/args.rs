@@ -2,6 +2,7 @@
 //! what it does.
 
 mod history;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 use crate::exit;
 
 pub use history::{Diff, Fsck, Gc, Runs, Tag};
+pub use verify::Verify;
 
 const ABOUT: &str = "Turns prompts into a preference-optimised language model, and shows the evidence.";
 
@@ -178,6 +180,8 @@ pub enum Verb {
     Test(Test),
     /// Find every fault of a pipeline file
     Check(Only),
+    /// Make rows of results again, and say whether they come out as they are stored
+    Verify(Verify),
     /// List the runs of the store, the newest last
     Runs(Runs),
     /// Give a run a name under which it is found, and kept

@@ -20,6 +20,7 @@ pub mod show;
 pub mod summary;
 pub mod sweep;
 pub mod tested;
+pub mod verify;
 pub mod why;
 
 pub use paint::{Ink, Paint};

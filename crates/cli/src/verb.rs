@@ -18,6 +18,7 @@ mod sql;
 mod status;
 mod tag;
 mod test;
+mod verify;
 mod why;
 
 use crate::args::{Cli, Model, Verb};
@@ -42,6 +43,7 @@ pub fn run(cli: Cli, world: World) -> Outcome {
         Verb::Diff(args) => diff::run(&Session::open(global, world)?, &args),
         Verb::Tag(args) => tag::run(&Session::open(global, world)?, &args),
         Verb::Test(args) => test::run(&Session::open(global, world)?, &args),
+        Verb::Verify(args) => verify::run(&Session::open(global, world)?, &args),
         Verb::Check(args) => check::run(&Session::open(global, world)?, &args),
         Verb::Generate(args) => generate::run(&global, &world, &args),
         Verb::Score(args) => score::run(&global, &world, &args),

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sluice_engine::{
-    Given, Job, JobInput, Numerics, Produced, Progress, RowCount, StageFailure, StageRunner, TestJob, Verdict,
+    Done, Example, Given, Job, JobInput, Likeness, Numerics, Produced, Progress, Recheck, Rechecked, RowCount,
+    StageFailure, StageRunner, TestJob, Verdict,
 };
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError, HubError, HubModel, Snapshot};
 use sluice_lm::config::Config;
@@ -16,6 +17,7 @@ use sluice_stages::answers::AnswerError;
 use sluice_stages::score::JudgeError;
 use sluice_stages::test::{TestContext, TestRun, Tested};
 use sluice_stages::train::TrainStageError;
+use sluice_stages::verify::Verified;
 use sluice_stages::{Device, InputData, Reading, StageContext, StageError, StageInput, Unit};
 use sluice_store::{Artifact, ContentHash, FolderDigestError, ModelDigest, Output, Store, StoreError};
 
@@ -152,6 +154,33 @@ impl Wire {
         inputs.iter().filter_map(commit).collect()
     }
 
+    /// Does something as the stage of a job.
+    fn within<T>(
+        &self,
+        job: &Job<'_>,
+        act: impl FnOnce(&StageContext<'_>) -> Result<T, StageError>,
+    ) -> Result<T, StageFailure> {
+        let inputs = self.stage_inputs(job.inputs, Store::checkpoint_path)?;
+        let progress = |progress: sluice_stages::Progress| (job.progress)(engine_progress(progress));
+        let context = StageContext {
+            project: &self.project,
+            store: job.store,
+            inputs: &inputs,
+            attempt: job.attempt,
+            fresh: job.fresh,
+            device: self.device,
+            progress: &progress,
+            notify: &|notice| (job.notify)(notice),
+            clock: &|| self.started.elapsed().as_secs_f64(),
+            cancel: job.cancel,
+        };
+        match act(&context) {
+            Ok(done) => Ok(done),
+            Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
+            Err(error) => Err(StageFailure::of(error)),
+        }
+    }
+
     /// `checkpoint_at` is where a checkpoint is: checked for who reads its weights, and a place for who only counts.
     fn stage_inputs(&self, inputs: &[JobInput], checkpoint_at: CheckpointAt) -> Result<Vec<StageInput>, StageFailure> {
         let checkpoint_at = |output: &Output| checkpoint_at(&self.store, output);
@@ -195,6 +224,12 @@ impl StageRunner for Wire {
             hasher.update(self.store.file_digest(&file)?.as_bytes());
         }
         Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
+    }
+
+    fn files_bytes(&self, patterns: &[String]) -> Result<u64, StageFailure> {
+        let files = sluice_sql::matching(&self.project, patterns).map_err(StageFailure::of)?;
+        // A file that is just gone has no size; whoever reads it says so.
+        Ok(files.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum())
     }
 
     fn config_digest(&self, folder: &str) -> Result<ContentHash, StageFailure> {
@@ -244,29 +279,35 @@ impl StageRunner for Wire {
     }
 
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure> {
-        let inputs = self.stage_inputs(job.inputs, Store::checkpoint_path)?;
-        let progress = |progress: sluice_stages::Progress| (job.progress)(engine_progress(progress));
-        let context = StageContext {
-            project: &self.project,
-            store: job.store,
-            inputs: &inputs,
-            attempt: job.attempt,
-            fresh: job.fresh,
-            device: self.device,
-            progress: &progress,
-            notify: &|notice| (job.notify)(notice),
-            clock: &|| self.started.elapsed().as_secs_f64(),
-            cancel: job.cancel,
-        };
-        match sluice_stages::run(&job.stage.kind, &context) {
-            Ok(sluice_stages::Produced { outputs, n_rows: _, metrics, mut facts, n_rows_reused, n_steps_resumed }) => {
-                facts.extend(self.commits(job.inputs));
-                Ok(Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed })
-            }
-            Err(StageError::Cancelled) => Err(StageFailure::Interrupted),
-            Err(error) => Err(StageFailure::of(error)),
-        }
+        let produced = self.within(job, |context| sluice_stages::run(&job.stage.kind, context))?;
+        let mut produced = engine_produced(produced);
+        produced.facts.extend(self.commits(job.inputs));
+        Ok(produced)
     }
+
+    fn verify(&self, recheck: &Recheck<'_>) -> Result<Rechecked, StageFailure> {
+        let Recheck { job, record, rows, is_foreign } = recheck;
+        let again = sluice_stages::verify::Recheck { stored: &record.outputs, rows, is_foreign: *is_foreign };
+        let verified = self.within(job, |context| sluice_stages::verify::verify(&job.stage.kind, context, again))?;
+        let Verified { unit, n_exact, n_near, n_different, tolerance, worst, produced } = verified;
+        let worst = worst.into_iter().map(|example| Example {
+            likeness: match example.likeness {
+                sluice_stages::verify::Likeness::Exact => Likeness::Exact,
+                sluice_stages::verify::Likeness::Near => Likeness::Near,
+                sluice_stages::verify::Likeness::Different => Likeness::Different,
+            },
+            row: example.row,
+            what: example.what,
+        });
+        let (worst, produced) = (worst.collect(), produced.map(engine_produced));
+        Ok(Rechecked { unit, n_exact, n_near, n_different, tolerance, worst, produced })
+    }
+}
+
+fn engine_produced(produced: sluice_stages::Produced) -> Produced {
+    let sluice_stages::Produced { outputs, n_rows: _, metrics, facts, n_rows_reused, n_steps_resumed, done } = produced;
+    let done = done.map(|sluice_stages::Done { n, n_tokens, seconds }| Done { n, n_tokens, seconds });
+    Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed, done }
 }
 
 fn engine_progress(progress: sluice_stages::Progress) -> Progress {

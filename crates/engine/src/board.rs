@@ -104,6 +104,8 @@ pub(crate) struct Board<'a> {
     is_behind: bool,
     /// Says to others that the run is alive.
     _alive: Option<RunLock>,
+    /// The seconds that stages were expected to take.
+    predicted: HashMap<StageName, f64>,
     pipeline: String,
     started: Instant,
     events: &'a (dyn Fn(Event) + Sync),
@@ -165,10 +167,16 @@ impl<'a> Board<'a> {
             manifest,
             is_behind,
             _alive,
+            predicted: HashMap::new(),
             pipeline,
             started,
             events,
         })
+    }
+
+    /// Take note of the seconds that stages are expected to take.
+    pub fn expect(&mut self, predicted: HashMap<StageName, f64>) {
+        self.predicted = predicted;
     }
 
     pub fn len(&self) -> usize {
@@ -333,8 +341,13 @@ impl<'a> Board<'a> {
         let notices = std::mem::take(&mut self.notices).into_iter();
         let tests = std::mem::take(&mut self.tests).into_iter();
         let ended = self.stages.iter().zip(&self.states).zip(notices.zip(tests));
-        let reports: Vec<StageReport> =
-            ended.map(|((stage, state), told)| stage_report(stage, state, reached, told)).collect();
+        let predicted = |stage: &Stage| self.predicted.get(&stage.name).copied();
+        let reports: Vec<StageReport> = ended
+            .map(|((stage, state), told)| StageReport {
+                predicted_seconds: predicted(stage),
+                ..stage_report(stage, state, reached, told)
+            })
+            .collect();
         let comparisons = comparisons(plan, &reports);
         let run = self.manifest.as_ref().map(|manifest| manifest.run);
         let report = RunReport::new(run, std::mem::take(&mut self.pipeline), seconds, reports, comparisons);
@@ -413,6 +426,7 @@ fn stage_report(
         recomputed: None,
         error: None,
         progress: None,
+        predicted_seconds: None,
         notices,
         tests,
         failure: None,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sluice_spec::{Stage, StageName};
 use sluice_store::{Leaf, Record, RunId, StageKey};
 
+use crate::cause::Cause;
 use crate::cell::CellInfo;
 use crate::event::as_text;
 use crate::history::History;
@@ -75,7 +76,8 @@ pub enum PlanState {
         upstream: Vec<StageName>,
         /// Whether no earlier run has a result of it: then it runs in any case.
         never_ran: bool,
-        /// What changed in its own parameters; if nothing did, only its inputs can make it run.
+        /// What changed in its own parameters and in the inputs that are there; if nothing did, only the others can
+        /// make it run.
         changes: Vec<LeafChange>,
     },
     /// Decide when something from outside is fetched, which a run does first: if it is as before, it is a hit.
@@ -134,6 +136,8 @@ pub struct Why {
     pub against: Option<RunId>,
     /// What differs between that run and now; for a stage with a result, between that result and the one before.
     pub changes: Vec<LeafChange>,
+    /// What made the inputs change: stages before it, the nearest first.
+    pub causes: Vec<Cause>,
 }
 
 impl Engine<'_> {
@@ -150,10 +154,20 @@ impl Engine<'_> {
     /// # Errors
     /// `UnknownStage`; `Store` when the store does not read.
     pub fn plan_rows(&self, targets: &[String]) -> Result<Vec<PlannedStage>, EngineError> {
+        Ok(self.plan_counted(targets)?.0)
+    }
+
+    /// Like [`Engine::plan_rows`], and gives the counts also where no row is known.
+    pub(crate) fn plan_counted(&self, targets: &[String]) -> Result<(Vec<PlannedStage>, Counts), EngineError> {
         let damaged = RefCell::new(Vec::new());
+        let counts = RefCell::new(Counts::new());
         let mut planned = self.states(targets, &|stage, resolved, reason| {
             let key = resolved.key;
-            match self.count(stage, resolved) {
+            let count = self.count(stage, resolved);
+            if let Ok(Some(count)) = &count {
+                counts.borrow_mut().insert(stage.name.clone(), *count);
+            }
+            match count {
                 Ok(Some(count)) if count.rows_known > 0 => PlanState::Partial { key, reason, count },
                 Ok(_) => PlanState::Run { key, reason },
                 Err(failure) => {
@@ -169,7 +183,7 @@ impl Engine<'_> {
         for (reader, (file, (source, output))) in damaged.into_inner() {
             mend_plan(&mut planned, &reader, &source, Reason::OutputDamaged { output, file });
         }
-        self.with_tests(planned)
+        Ok((self.with_tests(planned)?, counts.into_inner()))
     }
 
     /// Says of each result what is known of its tests. What reads one that fails does not run.
@@ -219,7 +233,7 @@ impl Engine<'_> {
     }
 
     /// `to_run` says what becomes of a stage that has no result though all it reads is there.
-    fn states(
+    pub(crate) fn states(
         &self,
         targets: &[String],
         to_run: &dyn Fn(&Stage, &Resolved, Reason) -> PlanState,
@@ -243,7 +257,7 @@ impl Engine<'_> {
             let state = if upstream.is_empty() {
                 match resolver.resolve(stage, record_of) {
                     Err(StageFailure::NotFetched { what }) => {
-                        PlanState::Fetch { what, never_ran: resolver.own_changes(stage)?.is_none() }
+                        PlanState::Fetch { what, never_ran: resolver.known_changes(stage, record_of)?.is_none() }
                     }
                     Err(failure) => PlanState::Fail { failure: Arc::new(failure) },
                     Ok(resolved) => match resolver.answer(stage, &resolved)? {
@@ -252,7 +266,7 @@ impl Engine<'_> {
                     },
                 }
             } else {
-                let changes = resolver.own_changes(stage)?;
+                let changes = resolver.known_changes(stage, record_of)?;
                 PlanState::Pending { upstream, never_ran: changes.is_none(), changes: changes.unwrap_or_default() }
             };
             index_of.insert(&stage.name, planned.len());
@@ -287,7 +301,9 @@ impl Engine<'_> {
             (PlanState::Pending { changes, .. }, ..) => changes.clone(),
             _ => Vec::new(),
         };
-        Ok(Why { stage, against: earlier.map(|earlier| earlier.run), changes })
+        let against = earlier.map(|earlier| earlier.run);
+        let causes = self.causes(stage.name.as_str(), against)?;
+        Ok(Why { stage, against, changes, causes })
     }
 
     /// What differs between a stage as it was in some run and as it is now. Where an input is not there yet, that is its
@@ -304,7 +320,8 @@ impl Engine<'_> {
                 compare_leaves(&own.cloned().collect::<Vec<Leaf>>(), &leaves)
             }
         };
-        Ok(Why { stage, against: Some(run), changes })
+        let causes = self.causes(stage.name.as_str(), Some(run))?;
+        Ok(Why { stage, against: Some(run), changes, causes })
     }
 
     /// A stage as it is now, and what enters its key.
@@ -327,6 +344,9 @@ impl Engine<'_> {
         Ok((planned, present))
     }
 }
+
+/// Rows of the stages that make them one by one.
+pub(crate) type Counts = HashMap<StageName, RowCount>;
 
 /// What enters the key of a stage.
 enum Present {
@@ -353,10 +373,10 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-fn names(stages: &[StageName]) -> Vec<String> {
+pub(crate) fn names(stages: &[StageName]) -> Vec<String> {
     stages.iter().map(|name| format!("`{name}`")).collect()
 }
 
-fn as_texts<S: serde::Serializer>(stages: &[StageName], serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_texts<S: serde::Serializer>(stages: &[StageName], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(stages.iter().map(StageName::as_str))
 }

@@ -1,29 +1,38 @@
-//! Earlier runs of a pipeline, newest first: which key a stage had then. It reads manifests only when somebody
-//! asks, no more of them than the answer needs, and each once; and it refuses to judge what differs.
+//! Earlier runs of a store, newest first: which key a stage had then. Manifests are read one after the other, only as far
+//! back as somebody asks, and each once. It refuses to judge what differs.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use sluice_spec::StageName;
-use sluice_store::{Record, RunId, StageKey, Store, StoreError};
+use sluice_store::{Record, RunId, RunManifest, RunStage, StageKey, Store, StoreError};
 
-/// How many runs are looked through for a stage's last record. Older ones are history, not an explanation.
+/// How many runs are looked through. Older ones are history, not an explanation.
 const DEPTH: usize = 100;
+/// How many stages of runs are: a hundred runs of a large matrix would take longer to read than the plan.
+const ENTRIES: usize = 20_000;
 
-/// The history of one pipeline in a store.
+/// The history of one pipeline, and of the store it shares with others.
 pub struct History<'a> {
     store: &'a Store,
     pipeline: &'a str,
     read: RefCell<Read>,
 }
 
-/// What has been read of it.
+/// What has been read so far.
 #[derive(Default)]
 struct Read {
-    /// The keys of each run of the pipeline, newest first.
-    runs: Vec<(RunId, HashMap<String, StageKey>)>,
-    /// The runs that are not read yet, the newest last; none before the first question.
-    unread: Option<Vec<RunId>>,
+    /// The runs that have not been, the newest last; none before the first question.
+    waiting: Option<Vec<RunId>>,
+    runs: Vec<Rc<Past>>,
+    n_entries: usize,
+}
+
+/// An earlier run, of whatever pipeline.
+pub(crate) struct Past {
+    pub manifest: RunManifest,
+    by_name: HashMap<String, usize>,
 }
 
 /// The record a stage had in an earlier run.
@@ -35,10 +44,27 @@ pub struct Earlier {
     pub record: Record,
 }
 
+impl Past {
+    fn new(manifest: RunManifest) -> Self {
+        let by_name = manifest.stages.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect();
+        Self { manifest, by_name }
+    }
+
+    /// A stage of the run.
+    pub fn entry(&self, stage: &str) -> Option<&RunStage> {
+        self.by_name.get(stage).map(|at| &self.manifest.stages[*at])
+    }
+}
+
 impl<'a> History<'a> {
     /// Of the pipeline with this name.
     pub fn new(store: &'a Store, pipeline: &'a str) -> Self {
         Self { store, pipeline, read: RefCell::default() }
+    }
+
+    /// The name of the pipeline whose history this is.
+    pub(crate) fn pipeline(&self) -> &'a str {
+        self.pipeline
     }
 
     /// The most recent earlier record of a stage, other than the one of `except`. What it made may be gone.
@@ -63,38 +89,39 @@ impl<'a> History<'a> {
         stage: &StageName,
         record: impl Fn(StageKey) -> Result<Option<Record>, StoreError>,
     ) -> Result<Option<Earlier>, StoreError> {
-        let mut read = self.read.borrow_mut();
-        let mut at = 0;
-        loop {
-            while at >= read.runs.len() {
-                if !self.read_next(&mut read)? {
-                    return Ok(None);
-                }
-            }
-            let (run, keys) = &read.runs[at];
-            if let Some(key) = keys.get(stage.as_str())
-                && let Some(record) = record(*key)?
+        for past in self.runs() {
+            let past = past?;
+            let key = past.entry(stage.as_str()).and_then(|entry| entry.key);
+            if let Some(key) = key.filter(|_| past.manifest.pipeline == self.pipeline)
+                && let Some(record) = record(key)?
             {
-                return Ok(Some(Earlier { run: *run, record }));
+                return Ok(Some(Earlier { run: past.manifest.run, record }));
             }
-            at += 1;
         }
+        Ok(None)
     }
 
-    /// Reads one more manifest; whether there was one.
-    fn read_next(&self, read: &mut Read) -> Result<bool, StoreError> {
-        if read.unread.is_none() {
-            let runs = self.store.runs()?;
-            read.unread = Some(runs[runs.len().saturating_sub(DEPTH)..].to_vec());
+    /// The runs of all pipelines of the store, the newest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Result<Rc<Past>, StoreError>> + '_ {
+        (0..).map_while(|at| self.run(at).transpose())
+    }
+
+    /// The run that is `at` runs back.
+    fn run(&self, at: usize) -> Result<Option<Rc<Past>>, StoreError> {
+        let mut read = self.read.borrow_mut();
+        while read.runs.len() <= at {
+            if read.waiting.is_none() {
+                let runs = self.store.runs()?;
+                read.waiting = Some(runs[runs.len().saturating_sub(DEPTH)..].to_vec());
+            }
+            let is_full = read.n_entries >= ENTRIES;
+            let Some(next) = read.waiting.as_mut().and_then(Vec::pop).filter(|_| !is_full) else { return Ok(None) };
+            // A manifest of a run that is just being removed, or that does not read, is no history.
+            if let Ok(Some(manifest)) = self.store.run(next) {
+                read.n_entries += manifest.stages.len();
+                read.runs.push(Rc::new(Past::new(manifest)));
+            }
         }
-        let Some(run) = read.unread.as_mut().and_then(Vec::pop) else { return Ok(false) };
-        // A manifest of a run that is just being removed, or that does not read, is no history.
-        if let Ok(Some(manifest)) = self.store.run(run)
-            && manifest.pipeline == self.pipeline
-        {
-            let keys = manifest.stages.into_iter().filter_map(|stage| Some((stage.name, stage.key?)));
-            read.runs.push((run, keys.collect()));
-        }
-        Ok(true)
+        Ok(read.runs.get(at).cloned())
     }
 }

@@ -5,6 +5,7 @@
 //! stage runs is behind [`StageRunner`], and where a value was written is a text it passes on.
 
 mod board;
+mod cause;
 mod cell;
 mod compare;
 mod event;
@@ -12,24 +13,29 @@ mod explain;
 mod history;
 mod key;
 mod mend;
+mod price;
 mod reason;
 mod report;
 mod resolve;
 mod run;
 mod runner;
 mod testing;
+mod verify;
 mod worker;
 
+pub use cause::Cause;
 pub use cell::{CellInfo, CellValues};
 pub use compare::{ComparedCell, ComparedMetric, Comparison};
 pub use event::{Event, StageInfo};
 pub use explain::{PlanState, PlannedStage, Why};
 pub use history::{Earlier, History};
 pub use key::{KEY_SCHEMA, Numerics, derive_key};
+pub use price::{Basis, Evidence, Price, PricedPlan, PricedStage, Total};
 pub use reason::{LeafChange, Reason, compare_leaves};
 pub use report::{Recomputed, RunReport, StageReport};
 pub use run::{Called, Engine, EngineError, RunOptions};
 pub use runner::{
-    Given, Job, JobInput, Produced, Progress, RowCount, StageFailure, StageRunner, TestJob, TestRun, Verdict,
+    Done, Given, Job, JobInput, Produced, Progress, RowCount, StageFailure, StageRunner, TestJob, TestRun, Verdict,
 };
 pub use testing::{TestReport, TestedStage};
+pub use verify::{Amount, Checked, Example, Likeness, Recheck, Rechecked, VerifiedStage, VerifyOptions, VerifyReport};

@@ -53,6 +53,9 @@ pub struct StageReport {
     pub rows_reused: u64,
     /// Wall-clock seconds it took in this run: 0 for a hit.
     pub seconds: f64,
+    /// Seconds it was expected to take when the run began, if anything told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_seconds: Option<f64>,
     /// Logical digest of its first output.
     pub digest: Option<String>,
     /// Its key, if all of its inputs were known.

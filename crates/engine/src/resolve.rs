@@ -20,6 +20,12 @@ pub(crate) struct Resolved {
     pub inputs: Vec<JobInput>,
 }
 
+/// What is known of a stage some of whose inputs are not there.
+pub(crate) struct Known {
+    pub leaves: Vec<Leaf>,
+    pub inputs: Vec<JobInput>,
+}
+
 /// Whether a resolved stage has a result.
 pub(crate) enum Answer {
     Hit(Arc<Record>),
@@ -77,13 +83,34 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// What has changed in a stage's own parameters since its last record; none if it has none. Its inputs are not known
-    /// yet.
-    pub fn own_changes(&self, stage: &Stage) -> Result<Option<Vec<LeafChange>>, StoreError> {
+    /// What has changed since a stage's last record in all that is known of its key; none if it has no record.
+    pub fn known_changes(
+        &mut self,
+        stage: &Stage,
+        record_of: impl Fn(&StageName) -> Option<Arc<Record>>,
+    ) -> Result<Option<Vec<LeafChange>>, StoreError> {
         let Some(mut earlier) = self.history.last(&stage.name, None)? else { return Ok(None) };
-        earlier.record.leaves.retain(|leaf| !leaf.path.starts_with(key::INPUT));
-        let own = key::own_leaves(stage, &self.pipeline.sources, self.numerics);
-        Ok(Some(compare_leaves(&earlier.record.leaves, &own)))
+        let known = self.known(stage, record_of).leaves;
+        let is_known = |path: &str| known.iter().any(|leaf| leaf.path == path);
+        let is_read = |role: &str| stage.kind.inputs().iter().any(|input| input.role == role);
+        earlier.record.leaves.retain(|leaf| match leaf.path.strip_prefix(key::INPUT) {
+            Some(role) => is_known(&leaf.path) || !is_read(role),
+            None => true,
+        });
+        Ok(Some(compare_leaves(&earlier.record.leaves, &known)))
+    }
+
+    /// The leaves and inputs of a stage but for the inputs that are not there yet, or cannot be read: that is told when it
+    /// runs.
+    pub fn known(&mut self, stage: &Stage, record_of: impl Fn(&StageName) -> Option<Arc<Record>>) -> Known {
+        let (mut digests, mut inputs) = (Vec::new(), Vec::new());
+        for input in stage.kind.inputs() {
+            if let Ok(given) = self.given(&input.source, &record_of) {
+                digests.push(InputDigest { role: input.role.clone(), hex: given.digest(), place: input.place });
+                inputs.push(JobInput { role: input.role, given });
+            }
+        }
+        Known { leaves: key::leaves(stage, &self.pipeline.sources, self.numerics, &digests), inputs }
     }
 
     fn given(

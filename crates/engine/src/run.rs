@@ -16,10 +16,11 @@ use crate::event::Event;
 use crate::history::History;
 use crate::key::Numerics;
 use crate::mend::Mending;
+use crate::price::PricedStage;
 use crate::reason::Reason;
 use crate::report::RunReport;
-use crate::resolve::{Answer, Resolver};
-use crate::runner::{StageFailure, StageRunner};
+use crate::resolve::{Answer, Resolved, Resolver};
+use crate::runner::{Given, StageFailure, StageRunner};
 use crate::testing::{self, TestReport};
 use crate::worker::{Shop, Worked};
 
@@ -130,9 +131,14 @@ impl<'a> Engine<'a> {
         let shop =
             Shop { store, pipeline, runner: self.runner, clock: self.clock, no_wait: options.no_wait, cancel, events };
         let (sender, receiver) = mpsc::channel::<Done>();
+        let mut is_begun = false;
         thread::scope(|scope| -> Result<(), StoreError> {
             loop {
                 self.settle(&mut board, &mut resolver, &mending, options, cancel)?;
+                if !std::mem::replace(&mut is_begun, true) {
+                    let predicted = self.predicted(&board, &options.targets);
+                    board.expect(predicted);
+                }
                 start(scope, &mut board, options, shop, &sender)?;
                 let Slots { with_model, without } = board.n_running();
                 if with_model + without + board.n_testing() == 0 {
@@ -169,6 +175,32 @@ impl<'a> Engine<'a> {
         // Losing it costs the next run some reading.
         let _ = self.store.save_stat_cache();
         Ok(board.finish(self.plan, &reached)?)
+    }
+
+    /// The seconds that each stage is expected to take, by what is known before the first of them starts. Nothing if
+    /// nothing is to be done, or if counting the rows would itself take a while.
+    fn predicted(&self, board: &Board<'_>, targets: &[String]) -> HashMap<StageName, f64> {
+        const ROWS: u64 = 50_000;
+        let ready = || {
+            (0..board.len()).filter_map(|index| match board.state(index) {
+                StageState::Ready { resolved, .. } => Some(resolved),
+                _ => None,
+            })
+        };
+        let n_rows = |resolved: &Arc<Resolved>| -> u64 {
+            let rows = resolved.inputs.iter().filter_map(|input| match &input.given {
+                Given::Output { output, .. } => output.n_rows(),
+                Given::Model { .. } | Given::Files { .. } | Given::Config { .. } => None,
+            });
+            rows.sum()
+        };
+        if ready().next().is_none() || ready().any(|resolved| n_rows(resolved) > ROWS) {
+            return HashMap::new();
+        }
+        // A prediction that fails costs nothing but itself.
+        let Ok(plan) = self.plan_priced(targets) else { return HashMap::new() };
+        let seconds = |stage: PricedStage| Some((stage.planned.name, stage.price?.seconds?));
+        plan.stages.into_iter().filter_map(seconds).collect()
     }
 
     /// Move every waiting stage whose inputs are settled: to its result, to ready, or to the end it shares with

@@ -10,6 +10,8 @@ use serde::Serialize;
 use sluice_spec::{Location, ModelName, Pipeline, Stage, StageName, Test};
 use sluice_store::{Attempt, ContentHash, ModelDigest, Notice, Output, Record, StageKey, Store, StoreError};
 
+use crate::verify::{Recheck, Rechecked};
+
 /// Digests what lies outside the store, and runs stages. Called from several threads at once.
 pub trait StageRunner: Sync {
     /// The digest of what these paths and globs name: contents and file names, in an order that does not
@@ -22,8 +24,12 @@ pub trait StageRunner: Sync {
     /// The digest of a model: tensors, config, tokenizer, chat template; not file names.
     fn model_digest(&self, location: &Location) -> Result<ModelDigest, StageFailure>;
 
+    /// The size of what these paths and globs name.
+    fn files_bytes(&self, patterns: &[String]) -> Result<u64, StageFailure>;
+
     /// How many rows a stage would make, and how many of them are known from earlier runs; none for a stage that is
-    /// made as a whole. It may read tables; it computes nothing.
+    /// made as a whole, and where the inputs do not tell. An input that is not there yet is left out: a model that is not
+    /// there has made no row. It may read tables; it computes nothing.
     fn count_rows(&self, stage: &Stage, inputs: &[JobInput]) -> Result<Option<RowCount>, StageFailure>;
 
     /// Make data tests of one stage, each of which has an attempt of its own for the rows at fault. There is an answer for
@@ -32,6 +38,9 @@ pub trait StageRunner: Sync {
 
     /// Compute a stage. Outputs are written through the job's attempt; the engine commits them.
     fn run(&self, job: &Job<'_>) -> Result<Produced, StageFailure>;
+
+    /// Compute rows of a stage's result again, or all of it, and compare. What earlier runs know is not to be used.
+    fn verify(&self, recheck: &Recheck<'_>) -> Result<Rechecked, StageFailure>;
 }
 
 /// Rows of a stage, and how many of them are known from earlier runs.
@@ -188,6 +197,19 @@ pub struct Produced {
     pub n_rows_reused: u64,
     /// Steps taken over from an attempt that did not end.
     pub n_steps_resumed: u64,
+    /// What it worked through one by one, and what that took; none for a stage that is made as a whole.
+    pub done: Option<Done>,
+}
+
+/// What a stage has worked through, without what it knew from earlier runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Done {
+    /// How many: rows, answers of an evaluation, examples times the passes over them.
+    pub n: u64,
+    /// Tokens made or read for them.
+    pub n_tokens: u64,
+    /// Seconds spent on them, without loading models and writing tables.
+    pub seconds: f64,
 }
 
 /// How far a running stage is. Fields a stage has nothing to say about are none.

@@ -9,13 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sluice_spec::{Pipeline, Stage, StageName};
-use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, StageKey, Store};
+use sluice_store::{Committed, KeyLock, Notice, Record, RecordDraft, StageKey, Store, Work};
 
 use crate::event::Event;
+use crate::price::unit;
 use crate::reason::Reason;
 use crate::report::{Recomputed, Reused};
 use crate::resolve::Resolved;
-use crate::runner::{Job, Produced, StageFailure, StageRunner};
+use crate::runner::{Done, Given, Job, JobInput, Produced, StageFailure, StageRunner};
 
 /// How often a stage that waits for another process looks whether it is done, or the user wants to stop.
 const POLL: Duration = Duration::from_millis(20);
@@ -103,7 +104,8 @@ impl Shop<'_> {
             progress: &progress,
             notify: &notify,
         };
-        let Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed } = self.run(&job)?;
+        let Produced { outputs, metrics, facts, n_rows_reused, n_steps_resumed, done } = self.run(&job)?;
+        let seconds = started.elapsed().as_secs_f64();
         let draft = RecordDraft {
             kind: stage.kind.name().name().to_owned(),
             stage_version: stage.kind.version(),
@@ -114,7 +116,8 @@ impl Shop<'_> {
             n_rows_reused,
             n_steps_resumed,
             notices: notices.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            seconds: started.elapsed().as_secs_f64(),
+            work: Some(self.work_done(stage, &resolved.inputs, done, seconds)),
+            seconds,
             created_unix_ms: (self.clock)(),
         };
         let reused = Reused { n_rows: n_rows_reused, n_steps: n_steps_resumed };
@@ -126,6 +129,23 @@ impl Shop<'_> {
         };
         let record = Arc::new(committed.record().clone());
         Ok(Worked::Computed { record, seconds: started.elapsed().as_secs_f64(), reused, recomputed })
+    }
+
+    /// What the stage worked through: by itself, or what it read if it was made as a whole.
+    fn work_done(&self, stage: &Stage, inputs: &[JobInput], done: Option<Done>, seconds: f64) -> Work {
+        let rows = inputs.iter().filter_map(|input| match &input.given {
+            Given::Output { output, .. } => output.n_rows(),
+            Given::Model { .. } | Given::Files { .. } | Given::Config { .. } => None,
+        });
+        let n_rows_read = rows.sum();
+        let bytes = inputs.iter().filter_map(|input| match &input.given {
+            Given::Files { patterns, .. } => self.runner.files_bytes(patterns).ok(),
+            Given::Output { .. } | Given::Model { .. } | Given::Config { .. } => None,
+        });
+        let unit = unit(stage);
+        let as_a_whole = || Done { n: if unit == "bytes" { bytes.sum() } else { n_rows_read }, n_tokens: 0, seconds };
+        let Done { n, n_tokens, seconds } = done.unwrap_or_else(as_a_whole);
+        Work { unit: unit.to_owned(), n_done: n, n_tokens, seconds, n_rows_read }
     }
 
     fn is_damaged(&self, record: &Record) -> bool {

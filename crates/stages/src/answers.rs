@@ -19,7 +19,7 @@ use crate::chat::prompt_ids;
 use crate::ledger::{self, Bytes, Ledger, Stored, write_list};
 use crate::model::Policy;
 use crate::row_key::{AnswerKeys, row_seed};
-use crate::{Progress, Reading, RowCount, StageContext, StageError};
+use crate::{Done, Progress, Reading, RowCount, StageContext, StageError};
 
 /// Prompts an error names before it only counts.
 const N_NAMED: usize = 5;
@@ -81,15 +81,15 @@ pub enum AnswerError {
     Decode { id: String, sample: usize, source: CheckpointError },
 }
 
-/// Answers every prompt in every manner, and gives the answers by manner, then by prompt and sample. The policy is
-/// loaded when there is something to ask it, and is gone from memory afterwards.
+/// Answers every prompt in every manner, and gives the answers by manner, then by prompt and sample; how many were known,
+/// and what the others took. The policy is loaded when there is something to ask it, and is gone from memory afterwards.
 pub fn ask(
     context: &StageContext<'_>,
     role: &str,
     prompts: &[Prompt<'_>],
     manners: &[Manner<'_>],
     progress: &mut Progress,
-) -> Result<(Vec<Vec<Answer>>, RowCount), StageError> {
+) -> Result<(Vec<Vec<Answer>>, RowCount, Done), StageError> {
     let (_, digest) = context.model(role)?;
     let mut ledgers = Vec::new();
     for manner in manners {
@@ -99,23 +99,30 @@ pub fn ask(
     let count: RowCount = ledgers.iter().map(Ledger::count).sum();
     progress.done += count.n_known;
     context.report(*progress);
+    let mut done = Done::default();
     if count.n_known < count.n_rows {
         let policy = Policy::load(context, role)?;
+        let (started, n_tokens) = ((context.clock)(), progress.n_tokens);
         for (ledger, manner) in ledgers.iter_mut().zip(manners) {
-            fill(ledger, &policy, prompts, manner, context, progress)?;
+            done.n += fill(ledger, &policy, prompts, manner, context, progress)?;
         }
+        (done.n_tokens, done.seconds) = (progress.n_tokens - n_tokens, (context.clock)() - started);
     }
     let answers = ledgers.into_iter().map(|ledger| ledger.finish((context.clock)()));
-    Ok((answers.collect::<Result<_, _>>()?, count))
+    Ok((answers.collect::<Result<_, _>>()?, count, done))
 }
 
-/// How many of the answers of [`ask`] are known.
+/// How many of the answers of [`ask`] are known: none of a policy that is not there yet.
 pub fn count(
     reading: Reading<'_>,
     role: &str,
     prompts: &[Prompt<'_>],
     manners: &[Manner<'_>],
 ) -> Result<RowCount, StageError> {
+    if !reading.has(role) {
+        let n_each: u64 = manners.iter().map(|manner| u64::from(manner.n.get())).sum();
+        return Ok(RowCount { n_rows: n_each * prompts.len() as u64, n_known: 0 });
+    }
     let (_, digest) = reading.model(role)?;
     let counts = manners.iter().map(|manner| {
         let (keys, rows) = keys(digest, prompts, manner);
@@ -132,7 +139,7 @@ fn keys(policy: ModelDigest, prompts: &[Prompt<'_>], manner: &Manner<'_>) -> (An
     (keys, rows.concat())
 }
 
-/// Asks for what is missing, one prompt after the other.
+/// Asks for what is missing, one prompt after the other, and says how much that was.
 fn fill(
     ledger: &mut Ledger<Answer>,
     policy: &Policy,
@@ -140,11 +147,46 @@ fn fill(
     manner: &Manner<'_>,
     context: &StageContext<'_>,
     progress: &mut Progress,
-) -> Result<(), StageError> {
+) -> Result<u64, StageError> {
     let n = manner.n.get() as usize;
     let missing: Vec<Asked<'_>> =
         ledger.missing().into_iter().map(|row| Asked { row, prompt: prompts[row / n], sample: row % n }).collect();
-    let requests = requests(policy, &missing, manner.decoding)?;
+    put(policy, &missing, manner, context, progress, &mut |row, answer| ledger.put(row, answer, (context.clock)()))?;
+    Ok(missing.len() as u64)
+}
+
+/// Answers once more, whatever is known: each prompt's sample of this number, in this order. Nothing is kept.
+pub fn again(
+    context: &StageContext<'_>,
+    policy: &Policy,
+    asked: &[(Prompt<'_>, u32)],
+    manner: &Manner<'_>,
+    progress: &mut Progress,
+) -> Result<Vec<Answer>, StageError> {
+    let asked = asked.iter().enumerate();
+    let asked: Vec<Asked<'_>> =
+        asked.map(|(row, (prompt, sample))| Asked { row, prompt: *prompt, sample: *sample as usize }).collect();
+    let mut answers: Vec<Option<Answer>> = vec![None; asked.len()];
+    put(policy, &asked, manner, context, progress, &mut |row, answer| answers[row] = Some(answer))?;
+    Ok(answers.into_iter().map(|answer| answer.expect("every request is answered")).collect())
+}
+
+/// The tokens that a prompt is read as.
+pub fn encoded(policy: &Policy, prompt: Prompt<'_>, decoding: &Decoding) -> Result<Vec<u32>, AnswerError> {
+    prompt_ids(&policy.checkpoint, prompt.text, decoding.bos.value)
+        .map_err(|source| AnswerError::Encode { id: prompt.id.to_owned(), source })
+}
+
+/// Puts prompts to a policy and hands over each answer with its row, in no fixed order.
+fn put(
+    policy: &Policy,
+    asked: &[Asked<'_>],
+    manner: &Manner<'_>,
+    context: &StageContext<'_>,
+    progress: &mut Progress,
+    on_answer: &mut dyn FnMut(usize, Answer),
+) -> Result<(), StageError> {
+    let requests = requests(policy, asked, manner.decoding)?;
     let config = GenerateConfig {
         decoding: decoding(manner.decoding)?,
         max_new_tokens: manner.decoding.max_new_tokens.get() as usize,
@@ -157,14 +199,14 @@ fn fill(
         progress.n_tokens += completion.token_ids.len() as u64;
         context.report(*progress);
         match read(policy, &requests[index], completion) {
-            Ok(answer) => ledger.put(missing[index].row, answer, (context.clock)()),
+            Ok(answer) => on_answer(asked[index].row, answer),
             Err(source) => {
-                let Asked { prompt, sample, .. } = missing[index];
+                let Asked { prompt, sample, .. } = asked[index];
                 unread.get_or_insert(AnswerError::Decode { id: prompt.id.to_owned(), sample, source });
             }
         }
     })
-    .map_err(|source| failed(source, &missing))?;
+    .map_err(|source| failed(source, asked))?;
     unread.map_or(Ok(()), |error| Err(error.into()))
 }
 
@@ -196,8 +238,7 @@ fn requests(policy: &Policy, asked: &[Asked<'_>], decoding: &Decoding) -> Result
     let mut too_long: Vec<(Prompt<'_>, usize)> = Vec::new();
     for samples in asked.chunk_by(|one, next| one.prompt.id == next.prompt.id) {
         let prompt = samples[0].prompt;
-        let ids = prompt_ids(&policy.checkpoint, prompt.text, decoding.bos.value)
-            .map_err(|source| AnswerError::Encode { id: prompt.id.to_owned(), source })?;
+        let ids = encoded(policy, prompt, decoding)?;
         if ids.len() >= max {
             too_long.push((prompt, ids.len()));
         }

@@ -31,6 +31,10 @@ pub enum StageError {
     ReadInput { role: String, source: StoreError },
     #[error("read the input `{role}`")]
     InputTable { role: String, source: TableError },
+    #[error("read the stored table `{output}`")]
+    ReadStored { output: String, source: StoreError },
+    #[error("show a row")]
+    ShowRow { source: arrow::error::ArrowError },
     #[error("write the table `{table}`")]
     WriteOutput { table: String, source: StoreError },
     #[error("keep the rows that are done")]

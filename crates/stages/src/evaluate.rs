@@ -20,10 +20,10 @@ use sluice_table::{
 use crate::answers::{Answer, Manner, ask, count};
 use crate::prompts::{select, texts, views};
 use crate::score::{Conversation, judge};
-use crate::{Produced, Progress, Reading, RowCount, StageContext, StageError};
+use crate::{Done, Produced, Progress, Reading, RowCount, StageContext, StageError};
 
 /// Tokens the judge reads together.
-const JUDGE_BATCH_TOKENS: usize = 8192;
+pub const JUDGE_BATCH_TOKENS: usize = 8192;
 
 /// Comparisons that could not be counted.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +78,13 @@ pub fn run(params: &Evaluate, context: &StageContext<'_>) -> Result<Produced, St
 
     let prompts = texts(&rows);
     let mut ask = |role: &str| ask(context, role, &prompts, &manners, &mut progress);
-    let ((candidate, of_candidate), (baseline, of_baseline)) = (ask("candidate")?, ask("baseline")?);
-    let mut compared = compare(&rows, &rounds, [&candidate, &baseline], rule(check.value));
+    let (candidate, of_candidate, mut done) = ask("candidate")?;
+    let (baseline, of_baseline, done_by_baseline) = ask("baseline")?;
+    done += done_by_baseline;
+    let mut compared = compare(&rows, &rounds, [&candidate, &baseline], check.value);
     if judge.is_some() {
-        score(&mut compared, context, &mut progress)?;
+        // An answer is the unit; what it takes to judge it is part of what it takes.
+        done += Done { n: 0, ..score(&mut compared, context, &mut progress)? };
     }
 
     let bootstrap = Bootstrap {
@@ -97,6 +100,7 @@ pub fn run(params: &Evaluate, context: &StageContext<'_>) -> Result<Produced, St
     let mut produced = Produced::new(outputs);
     produced.metrics = measures::summary(&measures);
     produced.metrics.insert("prompts".to_owned(), rows.len() as f64);
+    produced.done = Some(done);
     produced.n_rows_reused = of_candidate.n_known + of_baseline.n_known;
     for role in ["candidate", "baseline"] {
         produced.facts.insert(format!("{role}_digest"), context.model(role)?.1.to_string());
@@ -104,30 +108,35 @@ pub fn run(params: &Evaluate, context: &StageContext<'_>) -> Result<Produced, St
     Ok(produced)
 }
 
-/// How many of the answers of both sides are known. What the judge says of them is not counted.
-pub fn count_rows(params: &Evaluate, reading: Reading<'_>) -> Result<RowCount, StageError> {
+/// How many of the answers of both sides are known. What the judge says of them is not counted. `None` without prompts.
+pub fn count_rows(params: &Evaluate, reading: Reading<'_>) -> Result<Option<RowCount>, StageError> {
+    if !reading.has("prompts") {
+        return Ok(None);
+    }
     let batches = reading.table("prompts")?;
     let tables = views("prompts", &batches, Prompts::view)?;
     let prompts = texts(&select(&tables, &params.selection)?);
     let rounds = rounds(&params.answers);
     let manners: Vec<Manner<'_>> = rounds.iter().map(|round| round.manner(params.max_batch.value)).collect();
-    ["candidate", "baseline"].into_iter().map(|role| count(reading, role, &prompts, &manners)).sum()
+    let counts = ["candidate", "baseline"].into_iter().map(|role| count(reading, role, &prompts, &manners));
+    counts.sum::<Result<RowCount, _>>().map(Some)
 }
 
 /// One of the decodings both sides answer under.
-struct Round {
-    decoding: Decoding,
+pub struct Round {
+    pub decoding: Decoding,
     drawing: sample::Decoding,
     n: Samples,
 }
 
 impl Round {
-    fn manner(&self, max_batch: Count) -> Manner<'_> {
+    pub fn manner(&self, max_batch: Count) -> Manner<'_> {
         Manner { decoding: &self.drawing, n: self.n, max_batch }
     }
 }
 
-fn rounds(answers: &Answers) -> Vec<Round> {
+/// The decodings, in the order of the comparisons.
+pub fn rounds(answers: &Answers) -> Vec<Round> {
     let Answers { n, temperature, top_p, greedy, max_new_tokens, seed } = answers;
     let drawing = |temperature, top_p| sample::Decoding {
         temperature: Located::default_of(temperature),
@@ -152,14 +161,12 @@ fn compare<'a>(
     rows: &[PromptRow<'a>],
     rounds: &[Round],
     [candidate, baseline]: [&'a [Vec<Answer>]; 2],
-    check: Option<Check>,
+    check: evaluate::Check,
 ) -> Vec<Compared<'a>> {
     let mut compared = Vec::new();
     for (at, prompt) in rows.iter().enumerate() {
-        // An answer that never ended has not said what it means.
         let exact = |answer: &Answer| {
-            let (check, reference) = (check?, prompt.reference?);
-            Some(answer.finish_reason == FinishReason::Stop && check.agrees(&answer.text, reference))
+            checked(check, &answer.text, answer.finish_reason == FinishReason::Stop, prompt.reference)
         };
         let side = |answer: &'a Answer| Side { answer, score: None, exact: exact(answer) };
         for (place, round) in rounds.iter().enumerate() {
@@ -180,7 +187,11 @@ fn compare<'a>(
 }
 
 /// Lets the judge read every distinct answer once, so that equal answers have equal scores.
-fn score(compared: &mut [Compared<'_>], context: &StageContext<'_>, progress: &mut Progress) -> Result<(), StageError> {
+fn score(
+    compared: &mut [Compared<'_>],
+    context: &StageContext<'_>,
+    progress: &mut Progress,
+) -> Result<Done, StageError> {
     let mut places: HashMap<(&str, &str), usize> = HashMap::new();
     let mut conversations: Vec<Conversation<'_>> = Vec::new();
     for row in compared.iter() {
@@ -197,7 +208,7 @@ fn score(compared: &mut [Compared<'_>], context: &StageContext<'_>, progress: &m
             });
         }
     }
-    let (rewards, _) = judge(context, "judge", &conversations, HeadDtype::F32, JUDGE_BATCH_TOKENS, progress)?;
+    let (rewards, _, done) = judge(context, "judge", &conversations, HeadDtype::F32, JUDGE_BATCH_TOKENS, progress)?;
     for row in compared {
         let score = |side: &Side<'_>| rewards[places[&(row.prompt.prompt_id, side.answer.text.as_str())]].score;
         let (candidate, baseline) = (score(&row.candidate), score(&row.baseline));
@@ -206,7 +217,19 @@ fn score(compared: &mut [Compared<'_>], context: &StageContext<'_>, progress: &m
     }
     progress.done = progress.total.unwrap_or(progress.done);
     context.report(*progress);
-    Ok(())
+    Ok(done)
+}
+
+/// What the checker says of an answer; `None` without a reference or a check. One that never ended has not said what it
+/// means.
+pub fn checked(check: evaluate::Check, text: &str, finished: bool, reference: Option<&str>) -> Option<bool> {
+    let (check, reference) = (rule(check)?, reference?);
+    Some(finished && check.agrees(text, reference))
+}
+
+/// The table of the measures of comparisons.
+pub fn measured(compared: &[Compared<'_>], bootstrap: &Bootstrap) -> Result<RecordBatch, EvaluateError> {
+    Ok(measures::table(&measures::all(compared, bootstrap)?))
 }
 
 fn rule(check: evaluate::Check) -> Option<Check> {
@@ -218,7 +241,8 @@ fn rule(check: evaluate::Check) -> Option<Check> {
     }
 }
 
-fn measuring(metric: &str, source: EvalError) -> EvaluateError {
+/// The error of a measure that could not be taken.
+pub fn measuring(metric: &str, source: EvalError) -> EvaluateError {
     EvaluateError::Measure { metric: metric.to_owned(), source }
 }
 

@@ -21,6 +21,7 @@ pub mod score;
 pub mod sql;
 pub mod test;
 pub mod train;
+pub mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ pub struct StageContext<'a> {
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
     pub store: &'a Store,
-    /// As in [`StageContext::inputs`].
+    /// As in [`StageContext::inputs`], but that some may not be there yet.
     pub inputs: &'a [StageInput],
     pub device: Device,
 }
@@ -137,6 +138,18 @@ pub struct Produced {
     pub n_rows_reused: u64,
     /// Optimiser steps that an earlier run took, which did not come to the end.
     pub n_steps_resumed: u64,
+    /// What it worked through one by one; none for a stage that is made as a whole.
+    pub done: Option<Done>,
+}
+
+/// What was worked through one by one, without what was known: rows, answers of both sides, examples times passes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Done {
+    pub n: u64,
+    /// Made or read for them.
+    pub n_tokens: u64,
+    /// Spent on them by the context's clock, without loading models and writing tables.
+    pub seconds: f64,
 }
 
 /// The rows a stage makes one by one, each of which can be known from an earlier run.
@@ -169,18 +182,27 @@ fn on_device(mut produced: Produced, context: &StageContext<'_>) -> Result<Produ
     Ok(produced)
 }
 
-/// How many rows a stage would make, and how many of them earlier runs made; `None` for a stage that is made as a whole.
-/// Reads the input tables and the keys of known rows; no model is loaded.
+/// How many rows a stage would make, and how many of them earlier runs made; `None` for a stage that is made as a whole,
+/// and where the table with its rows is not there yet. A model that is not there has made no row. Reads the input tables and the keys of known rows; no model is loaded.
 ///
 /// # Errors
 /// Those that [`run`] would have with the same inputs.
 pub fn count_rows(kind: &Kind, reading: Reading<'_>) -> Result<Option<RowCount>, StageError> {
     match kind {
-        Kind::Sample(params) => sample::count_rows(params, reading).map(Some),
-        Kind::Score(params) => score::count_rows(params, reading).map(Some),
-        Kind::Evaluate(params) => evaluate::count_rows(params, reading).map(Some),
+        Kind::Sample(params) => sample::count_rows(params, reading),
+        Kind::Score(params) => score::count_rows(params, reading),
+        Kind::Evaluate(params) => evaluate::count_rows(params, reading),
         Kind::Train(params) => train::count_rows(params, reading),
         Kind::Ingest(_) | Kind::Pair(_) | Kind::Sql(_) => Ok(None),
+    }
+}
+
+impl std::ops::AddAssign for Done {
+    fn add_assign(&mut self, other: Self) {
+        let Self { n, n_tokens, seconds } = other;
+        self.n += n;
+        self.n_tokens += n_tokens;
+        self.seconds += seconds;
     }
 }
 
@@ -217,7 +239,15 @@ impl Produced {
     /// No metrics and no facts yet.
     pub fn new(outputs: Vec<Output>) -> Self {
         let n_rows = outputs.first().and_then(Output::n_rows).unwrap_or(0);
-        Self { outputs, n_rows, metrics: BTreeMap::new(), facts: BTreeMap::new(), n_rows_reused: 0, n_steps_resumed: 0 }
+        Self {
+            outputs,
+            n_rows,
+            metrics: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            n_rows_reused: 0,
+            n_steps_resumed: 0,
+            done: None,
+        }
     }
 
     pub fn with_metrics<'m>(mut self, metrics: impl IntoIterator<Item = (&'m str, f64)>) -> Self {
@@ -227,6 +257,11 @@ impl Produced {
 }
 
 impl<'a> Reading<'a> {
+    /// Whether an input is there. One that a stage is yet to make is not.
+    pub fn has(&self, role: &str) -> bool {
+        self.inputs.iter().any(|input| input.role == role)
+    }
+
     /// The stored table of a role.
     pub fn output(&self, role: &str) -> Result<&'a Output, StageError> {
         match &self.input(role)?.data {

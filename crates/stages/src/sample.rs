@@ -23,7 +23,7 @@ pub fn run(params: &Sample, context: &StageContext<'_>) -> Result<Produced, Stag
     let n_each = n.value.get() as usize;
     let mut progress = Progress::rows(0, Some((rows.len() * n_each) as u64));
     let manner = Manner { decoding, n: n.value, max_batch: max_batch.value };
-    let (answers, count) = ask(context, "model", &texts(&rows), &[manner], &mut progress)?;
+    let (answers, count, done) = ask(context, "model", &texts(&rows), &[manner], &mut progress)?;
     let answers: Vec<Answer> = answers.into_iter().flatten().collect();
 
     let writer = Writer { keys: AnswerKeys::new(decoding, policy), policy: policy.to_string(), n_each };
@@ -36,16 +36,20 @@ pub fn run(params: &Sample, context: &StageContext<'_>) -> Result<Produced, Stag
     let mut produced = Produced::new(vec![output]).with_metrics(metrics(&answers, n_each));
     produced.facts.insert("policy_digest".to_owned(), policy.to_string());
     produced.n_rows_reused = count.n_known;
+    produced.done = Some(done);
     Ok(produced)
 }
 
-/// How many of the responses are known.
-pub fn count_rows(params: &Sample, reading: Reading<'_>) -> Result<RowCount, StageError> {
+/// How many of the responses are known. `None` without prompts.
+pub fn count_rows(params: &Sample, reading: Reading<'_>) -> Result<Option<RowCount>, StageError> {
+    if !reading.has("prompts") {
+        return Ok(None);
+    }
     let batches = reading.table("prompts")?;
     let tables = views("prompts", &batches, Prompts::view)?;
     let rows = select(&tables, &params.selection)?;
     let manner = Manner { decoding: &params.decoding, n: params.n.value, max_batch: params.max_batch.value };
-    count(reading, "model", &texts(&rows), &[manner])
+    count(reading, "model", &texts(&rows), &[manner]).map(Some)
 }
 
 /// What all rows share.

@@ -18,7 +18,7 @@ use crate::ledger::{self, Bytes, Ledger, Stored, write_list};
 use crate::model::Judge;
 use crate::prompts::views;
 use crate::row_key::ScoreKeys;
-use crate::{Produced, Progress, Reading, RowCount, StageContext, StageError};
+use crate::{Done, Produced, Progress, Reading, RowCount, StageContext, StageError};
 
 /// Rows of a batch of the output.
 const BATCH_ROWS: usize = 8192;
@@ -62,7 +62,7 @@ pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, Stage
     let conversations: Vec<Conversation<'_>> = rows.iter().map(Conversation::of).collect();
     let mut progress = Progress::rows(0, Some(rows.len() as u64));
     let max_tokens = max_batch_tokens.value.get() as usize;
-    let (rewards, count) = judge(context, "model", &conversations, head_dtype.value, max_tokens, &mut progress)?;
+    let (rewards, count, done) = judge(context, "model", &conversations, head_dtype.value, max_tokens, &mut progress)?;
 
     let (folder, digest) = context.model("model")?;
     let unnamed = |source| JudgeError::Names { folder: folder.to_owned(), source };
@@ -77,22 +77,29 @@ pub fn run(params: &Score, context: &StageContext<'_>) -> Result<Produced, Stage
     let mut produced = Produced::new(vec![output]).with_metrics(metrics(&conversations, &rewards));
     produced.facts.insert("reward_model_digest".to_owned(), digest);
     produced.n_rows_reused = count.n_known;
+    produced.done = Some(done);
     Ok(produced)
 }
 
-/// How many of the scores are known.
-pub fn count_rows(params: &Score, reading: Reading<'_>) -> Result<RowCount, StageError> {
+/// How many of the scores are known: none of a model that is not there yet. `None` without responses.
+pub fn count_rows(params: &Score, reading: Reading<'_>) -> Result<Option<RowCount>, StageError> {
+    if !reading.has("responses") {
+        return Ok(None);
+    }
     let batches = reading.table("responses")?;
     let tables = views("responses", &batches, Responses::view)?;
     let conversations: Vec<Conversation<'_>> =
         tables.iter().flat_map(Responses::rows).map(|row| Conversation::of(&row)).collect();
+    if !reading.has("model") {
+        return Ok(Some(RowCount { n_rows: conversations.len() as u64, n_known: 0 }));
+    }
     let (_, digest) = reading.model("model")?;
     let (keys, rows) = keys(digest, params.head_dtype.value, &conversations);
-    ledger::count(reading.store, keys.scope(reading.device), &rows)
+    ledger::count(reading.store, keys.scope(reading.device), &rows).map(Some)
 }
 
 /// The rewards of conversations, in their order: those the judge has given before, in whichever stage, and those it gives
-/// now. It reads at most `max_tokens` tokens together, and is loaded when there is something to read.
+/// now; how many were known, and what the others took. It reads at most `max_tokens` tokens together, and is loaded when there is something to read.
 pub fn judge(
     context: &StageContext<'_>,
     role: &str,
@@ -100,7 +107,7 @@ pub fn judge(
     head: HeadDtype,
     max_tokens: usize,
     progress: &mut Progress,
-) -> Result<(Vec<Reward>, RowCount), StageError> {
+) -> Result<(Vec<Reward>, RowCount, Done), StageError> {
     let (_, digest) = context.model(role)?;
     let (keys, rows) = keys(digest, head, conversations);
     let mut ledger = Ledger::open(context, keys.scope(context.device), rows)?;
@@ -108,22 +115,29 @@ pub fn judge(
     progress.done += count.n_known;
     context.report(*progress);
     let missing = ledger.missing();
+    let mut done = Done::default();
     if !missing.is_empty() {
         let unread: Vec<Conversation<'_>> = missing.iter().map(|row| conversations[*row]).collect();
+        let mut n_read = 0;
         let mut on_batch = |Scored { rows, rewards, n_tokens }: Scored<'_>| {
             for (row, reward) in rows.iter().zip(rewards) {
                 ledger.put(missing[*row], reward.clone(), (context.clock)());
             }
             progress.done += rows.len() as u64;
             progress.n_tokens += n_tokens as u64;
+            n_read += n_tokens as u64;
             context.report(*progress);
         };
-        Judge::load(context, role)?.score_all(&unread, head, max_tokens, context.cancel, &mut on_batch)?;
+        let judge = Judge::load(context, role)?;
+        let started = (context.clock)();
+        judge.score_all(&unread, head, max_tokens, context.cancel, &mut on_batch)?;
+        // What is said twice is read once, and counts twice: so it does where somebody counts rows beforehand.
+        done = Done { n: count.n_rows - count.n_known, n_tokens: n_read, seconds: (context.clock)() - started };
     }
     // What was said twice was read once.
     progress.done += count.n_rows - count.n_known - missing.len() as u64;
     context.report(*progress);
-    Ok((ledger.finish((context.clock)())?, count))
+    Ok((ledger.finish((context.clock)())?, count, done))
 }
 
 fn keys(judge: ModelDigest, head: HeadDtype, conversations: &[Conversation<'_>]) -> (ScoreKeys, Vec<RowKey>) {

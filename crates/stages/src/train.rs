@@ -75,12 +75,13 @@ pub fn run(params: &Train, context: &StageContext<'_>) -> Result<Produced, Stage
         Objective::Reward(objective) => reward::train(objective, params, &start, context)?,
         _ => policy::train(params, &start, context)?,
     };
-    let Fitted { checkpoint, steps, metrics, n_resumed, n_reused } = fitted;
+    let Fitted { checkpoint, steps, metrics, n_resumed, n_reused, done } = fitted;
     let steps = context.write_table(Steps::NAME, Steps::schema(), [Ok(steps)])?;
     let mut produced = Produced::new(vec![checkpoint, steps]);
     produced.metrics = metrics;
     produced.n_steps_resumed = n_resumed as u64;
     produced.n_rows_reused = n_reused;
+    produced.done = Some(done);
     produced.facts.insert("base_digest".to_owned(), start.digest.to_string());
     Ok(produced)
 }

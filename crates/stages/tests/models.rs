@@ -10,6 +10,8 @@ mod reference;
 mod resumed;
 #[path = "models/rows.rs"]
 mod rows;
+#[path = "models/verify.rs"]
+mod verify;
 
 use std::fs;
 

@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::digest::{ContentHash, ModelDigest, RowScope, StageKey};
@@ -20,7 +21,7 @@ use crate::disk::{self, Put};
 use crate::error::StoreError;
 use crate::layout::Layout;
 use crate::lock::{KeyLock, StoreLock};
-use crate::reading::{missing_output, verify};
+use crate::reading::{missing_output, read_parquet, verify};
 use crate::record::{Artifact, CheckpointArtifact, Output, Record, RecordDraft};
 use crate::resume;
 use crate::rows::KnownRows;
@@ -30,6 +31,9 @@ use crate::table_writer::TableWriter;
 /// if the process dies, the next attempt at any key sweeps it away.
 pub struct Attempt {
     layout: Layout,
+    /// Where rows that are known and unfinished work lie: in the store, or in the private folder of an attempt that is to
+    /// remember nothing.
+    memory: Layout,
     lock: KeyLock,
     folder: PathBuf,
     written: Mutex<BTreeMap<String, Written>>,
@@ -89,7 +93,13 @@ impl Attempt {
         sweep_finished(&layout, key)?;
         let folder = layout.tmp().join(format!("{key}.{}", disk::unique()));
         fs::create_dir(&folder).map_err(|error| StoreError::io("create attempt", &folder, error))?;
-        Ok(Self { layout, lock, folder, written: Mutex::default(), row_scopes: Mutex::default() })
+        let memory = layout.clone();
+        Ok(Self { layout, memory, lock, folder, written: Mutex::default(), row_scopes: Mutex::default() })
+    }
+
+    /// Hide what earlier attempts know: no row and no unfinished work is there, and what this one keeps goes with it.
+    pub(crate) fn forget_everything(&mut self) {
+        self.memory = Layout::private(&self.folder.join("memory"));
     }
 
     /// The key that is being computed.
@@ -102,8 +112,9 @@ impl Attempt {
         &self.folder
     }
 
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
+    /// Where unfinished work lies.
+    pub(crate) fn memory(&self) -> &Layout {
+        &self.memory
     }
 
     /// Open the output table `name` (letters, digits, `_`), once for each name.
@@ -125,7 +136,18 @@ impl Attempt {
     /// `Io` when a file that is there cannot be read.
     pub fn rows(&self, scope: RowScope) -> Result<KnownRows, StoreError> {
         self.row_scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope);
-        KnownRows::read(&self.layout, scope, Some(self.key()))
+        KnownRows::read(&self.memory, scope, Some(self.key()))
+    }
+
+    /// All rows of a finished output table, before it is public.
+    ///
+    /// # Errors
+    /// `OutputKind` for a checkpoint, `UnwrittenOutput` for a table this attempt did not finish.
+    pub fn read_table(&self, output: &Output) -> Result<Vec<RecordBatch>, StoreError> {
+        output.table()?;
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let unwritten = || StoreError::UnwrittenOutput { key: self.key(), output: output.name.clone() };
+        read_parquet(&written.get(&output.name).ok_or_else(unwritten)?.path)
     }
 
     /// Remember a finished output until the commit.

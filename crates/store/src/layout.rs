@@ -66,6 +66,11 @@ impl Layout {
         }
     }
 
+    /// A layout in a folder that is the caller's own.
+    pub fn private(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// Refuses to spread a store over a folder that has something else in it. What an interrupted [`Layout::create`]
     /// left is no such thing.
     fn refuse_taken(&self) -> Result<(), StoreError> {

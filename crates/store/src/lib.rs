@@ -61,7 +61,7 @@ pub use lock::{KeyLock, RunLock, StoreLock};
 pub use logical::{LogicalHasher, MEASURED, table_digest};
 pub use record::{
     Artifact, CheckpointArtifact, Leaf, LeafValue, Notice, NoticeLevel, Output, RECORD_SCHEMA_VERSION, Record,
-    RecordDraft, TableArtifact,
+    RecordDraft, TableArtifact, Work,
 };
 pub use resume::{HowFar, Unfinished};
 pub use rows::{KnownRows, RowWriter};

@@ -30,12 +30,7 @@ impl Store {
     /// `OutputKind` for a checkpoint, `Corrupt` when the bytes are not those that were written, `Gone` when there are
     /// none.
     pub fn read_table(&self, output: &Output) -> Result<Vec<RecordBatch>, StoreError> {
-        let path = self.table_path(output)?;
-        let n_groups = open_parquet(&path)?.metadata().num_row_groups();
-        // Each processor decodes a row group of its own.
-        let groups: Vec<Vec<RecordBatch>> =
-            (0..n_groups).into_par_iter().map(|group| read_group(&path, group)).collect::<Result<_, _>>()?;
-        Ok(groups.into_iter().flatten().collect())
+        read_parquet(&self.table_path(output)?)
     }
 
     /// The Arrow schema of a table output, from the file's footer.
@@ -116,6 +111,15 @@ pub(crate) fn verify(layout: &Layout, artifact: &Artifact) -> Result<(), StoreEr
         }
         Err(error) => Err(error),
     }
+}
+
+/// All rows of a Parquet file, in order.
+pub(crate) fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, StoreError> {
+    let n_groups = open_parquet(path)?.metadata().num_row_groups();
+    // Each processor decodes a row group of its own.
+    let groups: Vec<Vec<RecordBatch>> =
+        (0..n_groups).into_par_iter().map(|group| read_group(path, group)).collect::<Result<_, _>>()?;
+    Ok(groups.into_iter().flatten().collect())
 }
 
 fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {

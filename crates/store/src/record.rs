@@ -47,6 +47,9 @@ pub struct Record {
     /// a program that did not write them down, which may have used any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_scopes: Option<Vec<RowScope>>,
+    /// What was worked through, for whoever predicts the next action: none in the record of a program that did not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
     /// Wall-clock seconds the action took.
     pub seconds: f64,
     /// When it was committed, milliseconds since 1970 by the caller's clock.
@@ -74,6 +77,8 @@ pub struct RecordDraft {
     pub n_steps_resumed: u64,
     /// See [`Record::notices`].
     pub notices: Vec<Notice>,
+    /// See [`Record::work`].
+    pub work: Option<Work>,
     /// See [`Record::seconds`].
     pub seconds: f64,
     /// See [`Record::created_unix_ms`].
@@ -97,6 +102,21 @@ pub enum NoticeLevel {
     Note,
     /// Something may be other than the user thinks.
     Warning,
+}
+
+/// What an action worked through one by one, and what that took.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// What is counted: `rows`, `answers`, `examples` (times the passes over them), `bytes`.
+    pub unit: String,
+    /// How many of them, without those taken from earlier results.
+    pub n_done: u64,
+    /// Tokens made or read for these.
+    pub n_tokens: u64,
+    /// Seconds spent on these. What [`Record::seconds`] has beyond them went to loading models and writing tables.
+    pub seconds: f64,
+    /// Rows of the tables that were read.
+    pub n_rows_read: u64,
 }
 
 /// One thing that went into a key.
@@ -264,6 +284,7 @@ impl Record {
             facts,
             n_rows_reused,
             n_steps_resumed,
+            work,
             notices,
             seconds,
             created_unix_ms,
@@ -280,6 +301,7 @@ impl Record {
             facts,
             n_rows_reused,
             n_steps_resumed,
+            work,
             notices,
             row_scopes: Some(row_scopes),
             seconds,

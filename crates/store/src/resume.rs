@@ -85,7 +85,7 @@ impl Attempt {
     /// # Errors
     /// `Corrupt`, `Json` or `Io` for a save that is not whole; [`Attempt::forget`] makes room for a new one.
     pub fn unfinished(&self) -> Result<Option<(Unfinished, File)>, StoreError> {
-        let (layout, key) = (self.layout(), self.key());
+        let (layout, key) = (self.memory(), self.key());
         let Some(head) = Unfinished::read(layout, key)? else {
             return Ok(None);
         };
@@ -114,7 +114,7 @@ impl Attempt {
         how_far: HowFar<'_>,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Unfinished, StoreError> {
-        let (layout, key) = (self.layout(), self.key());
+        let (layout, key) = (self.memory(), self.key());
         let folder = layout.resume(key);
         disk::create_folder(&folder)?;
         // A head that does not read names nothing to keep.
@@ -160,7 +160,7 @@ impl Attempt {
     /// # Errors
     /// `ReadOnly`, `Io`.
     pub fn forget(&self) -> Result<(), StoreError> {
-        remove(self.layout(), self.key())
+        remove(self.memory(), self.key())
     }
 }
 

@@ -119,6 +119,14 @@ impl Store {
         self.begin_locked(self.lock(key)?)
     }
 
+    /// Begin to compute a key again as if nobody ever had: what earlier attempts know of its rows and steps is hidden, and
+    /// nothing of it is kept unless it is committed. Waits for the key's lock.
+    pub fn begin_blind(&self, key: StageKey) -> Result<Attempt, StoreError> {
+        let mut attempt = self.begin(key)?;
+        attempt.forget_everything();
+        Ok(attempt)
+    }
+
     /// Begin to compute a key whose lock the caller has. The attempt keeps the lock until it is committed or
     /// dropped.
     pub fn begin_locked(&self, lock: KeyLock) -> Result<Attempt, StoreError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use sluice_store::{
     Artifact, Committed, Leaf, LeafValue, Lookup, ModelDigest, Outcome, Output, RUN_SCHEMA_VERSION, Record,
-    RecordDraft, RunManifest, StageKey, Store, StoreError,
+    RecordDraft, RunManifest, StageKey, Store, StoreError, Work,
 };
 
 const KEY: StageKey = StageKey::from_bytes([7; 32]);
@@ -48,6 +48,7 @@ fn draft(outputs: Vec<Output>) -> RecordDraft {
         n_rows_reused: 0,
         n_steps_resumed: 0,
         notices: Vec::new(),
+        work: Some(Work { unit: "rows".to_owned(), n_done: 3, n_tokens: 12, seconds: 0.125, n_rows_read: 3 }),
         seconds: 0.25,
         created_unix_ms: 1_000,
     }
@@ -84,6 +85,23 @@ fn a_commit_is_found_again_whole() {
     assert_eq!(stored.metrics.keys().collect::<Vec<_>>(), ["mean"], "a metric without a JSON form is left out");
     assert_eq!(store.read_table(&stored.outputs[0]).expect("rows"), [numbers(&[1, 2, 3])]);
     assert!(fs::metadata(blob(&store)).expect("a file").permissions().readonly());
+}
+
+#[test]
+fn a_record_that_lacks_what_came_later_is_read() {
+    let (folder, store) = store();
+    let Committed::Stored(stored) = commit(&store, &[1, 2, 3]) else { panic!("the first commit is stored") };
+    let file = folder.path().join("s/records").join(format!("{KEY}.json"));
+    let text = fs::read_to_string(&file).expect("a record");
+    let mut record: serde_json::Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    let fields = record.as_object_mut().expect("an object");
+    for later in ["n_rows_reused", "n_steps_resumed", "notices", "row_scopes", "work"] {
+        fields.remove(later);
+    }
+    let line = record.to_string();
+    fs::write(&file, format!("{line}\n{{\"blake3\":\"{}\"}}\n", blake3::hash(line.as_bytes()))).expect("a record");
+    let old = store.lookup(KEY).expect("a readable store").expect("a record");
+    assert_eq!((&old.outputs, &old.leaves, old.work, old.row_scopes), (&stored.outputs, &stored.leaves, None, None));
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use sluice_engine::Basis;
 use sluice_spec::{Limit, Pipeline, Span};
 
 use crate::render::columns::{Align, Columns};
 use crate::render::fold::fold_cells;
 use crate::render::paint::{Ink, Paint};
-use crate::render::quantity::{ago, count, counted, seconds};
+use crate::render::quantity::{ago, bytes, count, counted, rate, seconds};
 
 /// One stage of a plan.
 #[derive(Debug, Clone)]
@@ -20,11 +21,27 @@ pub struct PlanRow {
     pub rows: Option<u64>,
     /// Rows that are known, of a stage that is to make the others.
     pub known: Option<u64>,
+    /// Whether `rows` is a prediction.
+    pub is_estimate: bool,
     /// What the result once took.
     pub seconds: f64,
     /// Data tests that a run would make of a result that is there.
     pub tests: usize,
+    /// What it is expected to take; none for a result that is there, and where nothing tells.
+    pub cost: Option<Cost>,
     pub why: String,
+}
+
+/// What a stage is expected to take, and what says so.
+#[derive(Debug, Clone)]
+pub struct Cost {
+    pub seconds: f64,
+    pub tokens: u64,
+    pub bytes: u64,
+    /// As in `r12`.
+    pub run: String,
+    pub age_seconds: u64,
+    pub basis: Basis,
 }
 
 /// What a run would do with a stage.
@@ -51,22 +68,96 @@ impl PlanWord {
 
 /// The table of a plan and what it comes to.
 pub fn plan(rows: &[PlanRow], paint: Paint) -> String {
-    let left = Align::Left;
-    let mut table =
-        Columns::headed(&[("stage", left), ("kind", left), ("state", left), ("rows", Align::Right), ("why", left)]);
-    for PlanRow { stage, base: _, kind, state, rows, known, seconds: _, tests: _, why } in &folded(rows) {
+    let (left, right) = (Align::Left, Align::Right);
+    let has_costs = rows.iter().any(|row| row.cost.is_some());
+    let mut heads = vec![("stage", left), ("kind", left), ("state", left), ("rows", right), ("why", left)];
+    if has_costs {
+        heads.insert(4, ("est.", right));
+    }
+    let mut table = Columns::headed(&heads);
+    for row in &folded(rows) {
+        let PlanRow { stage, base: _, kind, state, rows, known, is_estimate, seconds: _, tests: _, cost, why } = row;
         let (word, ink) = state.word();
         let known = known.map_or(String::new(), |known| format!("{}/", count(known)));
+        let about = if *is_estimate { "~" } else { "" };
         let why = if why.is_empty() { "-".to_owned() } else { why.clone() };
-        table.row([
+        let mut cells = vec![
             (stage.clone(), Ink::Plain),
             ((*kind).to_owned(), Ink::Dim),
             (word.to_owned(), ink),
-            (rows.map_or("-".to_owned(), |rows| format!("{known}{}", count(rows))), Ink::Plain),
+            (rows.map_or("-".to_owned(), |rows| format!("{about}{known}{}", count(rows))), Ink::Plain),
             (why, Ink::Plain),
-        ]);
+        ];
+        if has_costs {
+            let unknown = if matches!(state, PlanWord::Hit | PlanWord::Fail) { "-" } else { "?" };
+            let about = cost.as_ref().map_or(unknown.to_owned(), |cost| seconds(cost.seconds));
+            cells.insert(4, (about, Ink::Plain));
+        }
+        table.line_of(cells);
     }
-    format!("{}{}\n", table.render(paint), verdict(rows))
+    format!("{}{}\n{}", table.render(paint), verdict(rows), evidence(rows))
+}
+
+/// What the estimates are taken from, where it is not one run for all; and which stages there is none of.
+fn evidence(rows: &[PlanRow]) -> String {
+    let groups = evidence_of(rows);
+    let mut unknown: Vec<&str> = rows.iter().filter(|row| row.is_unknown()).map(PlanRow::in_the_file).collect();
+    unknown.dedup();
+    let mut text = String::new();
+    if groups.len() > 1 || groups.iter().any(|(_, basis, _)| *basis != Basis::Stage) {
+        for (from, basis, stages) in &groups {
+            let like = match basis {
+                Basis::Stage => "",
+                Basis::Model => ", another stage with the same model",
+                Basis::Kind => ", another stage of the kind",
+            };
+            text += &format!("  {} as in {from}{like}\n", few(stages));
+        }
+    }
+    match (unknown.as_slice(), groups.is_empty()) {
+        ([], _) => {}
+        (_, true) => text += "  no estimate: nothing like this has run here yet\n",
+        (unknown, false) => {
+            text += &format!("  {}: nothing like it has run here, and it is not counted\n", few(unknown))
+        }
+    }
+    text
+}
+
+/// The stages by what their estimate is taken from, in the order of the plan.
+fn evidence_of(rows: &[PlanRow]) -> Vec<(String, Basis, Vec<&str>)> {
+    let mut groups: Vec<(String, Basis, Vec<&str>)> = Vec::new();
+    for row in rows {
+        let Some(Cost { run, age_seconds, basis, .. }) = &row.cost else { continue };
+        let from = format!("{run}, {}", ago(*age_seconds));
+        match groups.iter_mut().find(|(known, of, _)| *known == from && of == basis) {
+            Some((.., stages)) if stages.last() == Some(&row.in_the_file()) => {}
+            Some((.., stages)) => stages.push(row.in_the_file()),
+            None => groups.push((from, *basis, vec![row.in_the_file()])),
+        }
+    }
+    groups
+}
+
+/// The first names, and how many more.
+fn few(names: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    }
+}
+
+impl PlanRow {
+    /// Its stage as the file names it.
+    fn in_the_file(&self) -> &str {
+        self.base.as_deref().unwrap_or(&self.stage)
+    }
+
+    /// Whether it would run, and nobody knows what that takes.
+    fn is_unknown(&self) -> bool {
+        self.cost.is_none() && !matches!(self.state, PlanWord::Hit | PlanWord::Fail)
+    }
 }
 
 fn verdict(rows: &[PlanRow]) -> String {
@@ -79,16 +170,43 @@ fn verdict(rows: &[PlanRow]) -> String {
             n => format!("{n_stages}: all up to date, {} to make", counted(n as u64, "test")),
         };
     }
+    let partial = format!("partial{}", reused(rows));
     let parts = [
-        (PlanWord::Hit, "up to date"),
-        (PlanWord::Partial, "to run in part"),
+        (PlanWord::Hit, "hit"),
+        (PlanWord::Partial, partial.as_str()),
         (PlanWord::Run, "to run"),
-        (PlanWord::Pending, "to decide when what they read is there"),
+        (PlanWord::Pending, "pending"),
         (PlanWord::Fail, "that would fail"),
     ];
     let counts = parts.iter().filter(|(word, _)| n(*word) > 0).map(|(word, text)| format!("{} {text}", n(*word)));
     let saved = if saved >= 0.5 { format!("; reuse saves {}", seconds(saved)) } else { String::new() };
-    format!("{n_stages}: {}{saved}", counts.collect::<Vec<_>>().join(", "))
+    format!("{n_stages}: {}{}{saved}", counts.collect::<Vec<_>>().join(", "), cost(rows))
+}
+
+/// The share of the rows of partial stages that need not be made.
+fn reused(rows: &[PlanRow]) -> String {
+    let partial = || rows.iter().filter(|row| row.state == PlanWord::Partial);
+    let known: u64 = partial().filter_map(|row| row.known).sum();
+    let all: u64 = partial().filter_map(|row| row.rows).sum();
+    (100 * known).checked_div(all).map_or(String::new(), |percent| format!(" ({percent} % of rows reused)"))
+}
+
+/// `; about 5 min 20 s, 312 k tokens, 1.2 GB (from r12, 3 h ago)`.
+fn cost(rows: &[PlanRow]) -> String {
+    let costs: Vec<&Cost> = rows.iter().filter_map(|row| row.cost.as_ref()).collect();
+    if costs.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("; about {}", seconds(costs.iter().map(|cost| cost.seconds).sum()));
+    let n_tokens: u64 = costs.iter().map(|cost| cost.tokens).sum();
+    if n_tokens > 0 {
+        text += &format!(", {} tokens", rate(n_tokens as f64));
+    }
+    text += &format!(", {}", bytes(costs.iter().map(|cost| cost.bytes).sum()));
+    match evidence_of(rows).as_slice() {
+        [(from, Basis::Stage, _)] => format!("{text} (as in {from})"),
+        _ => text,
+    }
 }
 
 /// The rows, with those of many cells that are in one state for one reason told together.
@@ -102,11 +220,22 @@ fn folded(rows: &[PlanRow]) -> Vec<PlanRow> {
                 stage,
                 rows: sum(&|row| row.rows),
                 known: sum(&|row| row.known),
+                is_estimate: rows.iter().any(|row| row.is_estimate),
                 seconds: rows.iter().map(|row| row.seconds).sum(),
+                cost: together(rows.iter().map(|row| row.cost.as_ref())),
                 ..rows[0].clone()
             }
         },
     )
+}
+
+/// What cells are expected to take, by what tells of the first; none if nothing tells of one of them.
+fn together<'r>(mut costs: impl Iterator<Item = Option<&'r Cost>>) -> Option<Cost> {
+    let first = costs.next()??.clone();
+    costs.try_fold(first, |sum, cost| {
+        let Cost { seconds, tokens, bytes, .. } = cost?;
+        Some(Cost { seconds: sum.seconds + seconds, tokens: sum.tokens + tokens, bytes: sum.bytes + bytes, ..sum })
+    })
 }
 
 /// What cells have as a reason, without saying which cell of another stage each means; of several, the first.
@@ -278,8 +407,19 @@ mod tests {
     use super::*;
 
     fn row(stage: &str, kind: &'static str, state: PlanWord, rows: Option<u64>, why: &str) -> PlanRow {
-        let (stage, why) = (stage.to_owned(), why.to_owned());
-        PlanRow { stage, base: None, kind, state, rows, known: None, seconds: 30.0, tests: 0, why }
+        PlanRow {
+            stage: stage.to_owned(),
+            base: None,
+            kind,
+            state,
+            rows,
+            known: None,
+            is_estimate: false,
+            seconds: 30.0,
+            tests: 0,
+            cost: None,
+            why: why.to_owned(),
+        }
     }
 
     #[track_caller]
@@ -304,7 +444,8 @@ mod tests {
                 scores   score   hit      20,000  -
                 pairs    pair    run           -  pair.ties drop -> first (p.yaml:31:18)
                 tuned    train   pending       -  waits for `pairs`
-                4 stages: 2 up to date, 1 to run, 1 to decide when what they read is there; reuse saves 1 min
+                4 stages: 2 hit, 1 to run, 1 pending; reuse saves 1 min
+                  no estimate: nothing like this has run here yet
             "#]],
         );
         let responses = PlanRow {
@@ -317,8 +458,65 @@ mod tests {
                 stage      kind    state               rows  why
                 prompts    ingest  hit                4,000  -
                 responses  sample  partial  182,751/304,585  sample.n 3 -> 5 (p.yaml:9:40)
-                2 stages: 1 up to date, 1 to run in part; reuse saves 30.0 s
+                2 stages: 1 hit, 1 partial (60 % of rows reused); reuse saves 30.0 s
+                  no estimate: nothing like this has run here yet
             "#]],
+        );
+        let cost = |seconds: f64, run: &str, age_seconds, basis| {
+            Some(Cost { seconds, tokens: 31_000, bytes: 2_200_000, run: run.to_owned(), age_seconds, basis })
+        };
+        let priced =
+            |row: PlanRow, rows: u64, cost: Option<Cost>| PlanRow { rows: Some(rows), is_estimate: true, cost, ..row };
+        let responses = PlanRow {
+            known: Some(3_000),
+            cost: cost(1.25, "r12", 10_900, Basis::Stage),
+            ..row("responses", "sample", PlanWord::Partial, Some(3_600), "sample.n 5 -> 6 (p.yaml:9:40)")
+        };
+        let pairs = priced(
+            row("pairs", "pair", PlanWord::Pending, None, "waits for `scores`"),
+            520,
+            cost(0.03, "r12", 10_900, Basis::Stage),
+        );
+        check(
+            &[prompts.clone(), responses.clone(), pairs.clone()],
+            expect![[r#"
+            stage      kind    state           rows   est.  why
+            prompts    ingest  hit            4,000      -  -
+            responses  sample  partial  3,000/3,600  1.2 s  sample.n 5 -> 6 (p.yaml:9:40)
+            pairs      pair    pending         ~520  30 ms  waits for `scores`
+            3 stages: 1 hit, 1 partial (83 % of rows reused), 1 pending; about 1.3 s, 62.0 k tokens, 4.4 MB (as in r12, 3 h ago); reuse saves 30.0 s
+        "#]],
+        );
+        let other = priced(
+            row("tuned", "train", PlanWord::Pending, None, "waits for `pairs`"),
+            520,
+            cost(320.0, "r9", 90_000, Basis::Model),
+        );
+        let unknown = row("report", "evaluate", PlanWord::Run, None, "never ran");
+        check(
+            &[prompts.clone(), responses, pairs, other, unknown.clone()],
+            expect![[r#"
+            stage      kind      state           rows        est.  why
+            prompts    ingest    hit            4,000           -  -
+            responses  sample    partial  3,000/3,600       1.2 s  sample.n 5 -> 6 (p.yaml:9:40)
+            pairs      pair      pending         ~520       30 ms  waits for `scores`
+            tuned      train     pending         ~520  5 min 20 s  waits for `pairs`
+            report     evaluate  run                -           ?  never ran
+            5 stages: 1 hit, 1 partial (83 % of rows reused), 1 to run, 2 pending; about 5 min 21 s, 93.0 k tokens, 6.6 MB; reuse saves 30.0 s
+              responses, pairs as in r12, 3 h ago
+              tuned as in r9, 1 day ago, another stage with the same model
+              report: nothing like it has run here, and it is not counted
+        "#]],
+        );
+        check(
+            &[prompts.clone(), unknown],
+            expect![[r#"
+            stage    kind      state   rows  why
+            prompts  ingest    hit    4,000  -
+            report   evaluate  run        -  never ran
+            2 stages: 1 hit, 1 to run; reuse saves 30.0 s
+              no estimate: nothing like this has run here yet
+        "#]],
         );
         check(
             &[prompts, scores],

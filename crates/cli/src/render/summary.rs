@@ -44,6 +44,8 @@ pub struct StageLine {
     pub rows: Option<u64>,
     /// What it took in this run; for a hit, what it once took.
     pub seconds: f64,
+    /// What it was expected to take.
+    pub predicted: Option<f64>,
     /// A few words more.
     pub note: String,
 }
@@ -133,7 +135,7 @@ pub fn summary(summary: &Summary, paint: Paint) -> String {
 fn stage_table(stages: &[StageLine], paint: Paint) -> String {
     let (left, right) = (Align::Left, Align::Right);
     let mut table = Columns::headed(&[("stage", left), ("state", left), ("rows", right), ("time", right), ("", left)]);
-    for StageLine { stage, base: _, end, rows, seconds: took, note } in &folded(stages) {
+    for StageLine { stage, base: _, end, rows, seconds: took, predicted: _, note } in &folded(stages) {
         let (word, ink) = end.word();
         let time = if end.worked() { seconds(*took) } else { "-".to_owned() };
         table.row([
@@ -161,6 +163,7 @@ fn folded(stages: &[StageLine]) -> Vec<StageLine> {
                 end: first.end,
                 rows: sum(&|line| line.rows),
                 seconds: lines.iter().map(|line| line.seconds).sum(),
+                predicted: lines.iter().map(|line| line.predicted).sum(),
                 note: String::new(),
             }
         },
@@ -169,7 +172,7 @@ fn folded(stages: &[StageLine]) -> Vec<StageLine> {
 
 fn verdict(stages: &[StageLine], took: f64, saved: f64) -> String {
     let n = |wanted: &dyn Fn(End) -> bool| stages.iter().filter(|line| wanted(line.end)).count();
-    let mut parts = vec![format!("{} ran in {}", n(&End::worked), seconds(took))];
+    let mut parts = vec![format!("{} ran in {}{}", n(&End::worked), seconds(took), predicted(stages))];
     let n_hits = n(&|end| end == End::Hit);
     if n_hits > 0 {
         parts.push(format!("{n_hits} reused, which saved {}", seconds(saved)));
@@ -181,6 +184,15 @@ fn verdict(stages: &[StageLine], took: f64, saved: f64) -> String {
         }
     }
     format!("{}: {}", counted(stages.len() as u64, "stage"), parts.join(", "))
+}
+
+/// What the stages that ran were expected to take, if that was known of each.
+fn predicted(stages: &[StageLine]) -> String {
+    let ran = stages.iter().filter(|line| line.end.worked());
+    match ran.map(|line| line.predicted).sum::<Option<f64>>() {
+        Some(predicted) if predicted > 0.0 => format!(" ({} predicted)", seconds(predicted)),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +209,7 @@ mod tests {
             end: *end,
             rows: *rows,
             seconds: *seconds,
+            predicted: None,
             note: (*note).to_owned(),
         };
         let shown = Summary {

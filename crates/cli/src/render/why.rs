@@ -1,7 +1,7 @@
 //! `why STAGE`: every value that changed, old and new, and where it stands. Owns the wording; the comparison is the
 //! engine's.
 
-use sluice_engine::LeafChange;
+use sluice_engine::{Cause, LeafChange};
 
 use crate::render::columns::{Align, Columns};
 use crate::render::paint::{Ink, Paint};
@@ -17,6 +17,8 @@ pub struct Explained {
     /// Whether somebody asked for that run, and not for the reason.
     pub is_chosen: bool,
     pub changes: Vec<LeafChange>,
+    /// The stages before it that made its inputs change.
+    pub causes: Vec<Cause>,
     /// Commands that explain the changed inputs.
     pub follow: Vec<String>,
 }
@@ -36,7 +38,7 @@ pub enum Case {
 
 /// The explanation.
 pub fn why(explained: &Explained, paint: Paint) -> String {
-    let Explained { stage, case, against, is_chosen, changes, follow } = explained;
+    let Explained { stage, case, against, is_chosen, changes, causes, follow } = explained;
     let stage = paint.ink(Ink::Bold, stage);
     let headline = match against {
         Some(run) if *is_chosen => comparison(&stage, case, run, changes),
@@ -44,6 +46,7 @@ pub fn why(explained: &Explained, paint: Paint) -> String {
     };
     let mut text = format!("{headline}\n");
     text += &table(changes, paint);
+    text.extend(causes.iter().map(|one| cause(one, paint)));
     if !follow.is_empty() {
         text += &format!("follow the input: {}\n", follow.join(", "));
     }
@@ -86,6 +89,18 @@ fn comparison(stage: &str, case: &Case, run: &str, changes: &[LeafChange]) -> St
     match changes.is_empty() {
         true => format!("{stage} {state}; nothing in {what} differs from run {run}"),
         false => format!("{stage} {state}; since run {run}, this changed in {what}:"),
+    }
+}
+
+/// `because of pairs, through tuned:` and what changed there.
+fn cause(cause: &Cause, paint: Paint) -> String {
+    let Cause { stage, changes, reason, through } = cause;
+    let through: Vec<String> = through.iter().map(ToString::to_string).collect();
+    let through = if through.is_empty() { String::new() } else { format!(", through {}", through.join(" and ")) };
+    let head = format!("because of {}{through}:", paint.ink(Ink::Bold, stage.as_str()));
+    match reason {
+        Some(reason) => format!("{head} {reason}\n{}", table(changes, paint)),
+        None => format!("{head}\n{}", table(changes, paint)),
     }
 }
 
@@ -147,17 +162,25 @@ mod tests {
 
     #[track_caller]
     fn check(case: Case, against: Option<&str>, changes: &[LeafChange], expected: Expect) {
-        check_against(case, against, false, changes, expected);
+        check_against(case, against, false, changes, Vec::new(), expected);
     }
 
     #[track_caller]
-    fn check_against(case: Case, against: Option<&str>, is_chosen: bool, changes: &[LeafChange], expected: Expect) {
+    fn check_against(
+        case: Case,
+        against: Option<&str>,
+        is_chosen: bool,
+        changes: &[LeafChange],
+        causes: Vec<Cause>,
+        expected: Expect,
+    ) {
         let explained = Explained {
             stage: "pairs".to_owned(),
             case,
             against: against.map(str::to_owned),
             is_chosen,
             changes: changes.to_vec(),
+            causes,
             follow: changes
                 .iter()
                 .filter(|change| change.path.starts_with("input."))
@@ -188,6 +211,41 @@ mod tests {
     }
 
     #[test]
+    fn roots_are_told_with_the_way_to_them() {
+        let pipeline = "version: 1\nstages:\n  prompts: { ingest: { from: a.csv } }\n  few: { sql: { from: [prompts], query: q } }\n";
+        let pipeline = sluice_spec::parse("p.yaml", pipeline, &Default::default()).expect("a pipeline");
+        let [prompts, few] = pipeline.stages.as_slice() else { panic!("two stages") };
+        let text = |text: &str| Some(LeafValue::Text(text.to_owned()));
+        let change = LeafChange {
+            path: "sql.query".into(),
+            old: text("p"),
+            new: text("q"),
+            old_place: None,
+            place: Some("p.yaml:4:42".into()),
+        };
+        let cause = Cause { stage: few.name.clone(), changes: vec![change], reason: None, through: Vec::new() };
+        let gone = Cause {
+            stage: prompts.name.clone(),
+            changes: Vec::new(),
+            reason: Some("its output `prompts` is gone from the store".to_owned()),
+            through: vec![few.name.clone()],
+        };
+        check_against(
+            Case::Pending { upstream: vec!["few".into()] },
+            Some("r2"),
+            false,
+            &[],
+            vec![cause, gone],
+            expect![[r#"
+                pairs waits for few; its own parameters are as they were, so it runs only if that comes out different
+                because of few:
+                  sql.query  p  →  q  p.yaml:4:42
+                because of prompts, through few: its output `prompts` is gone from the store
+            "#]],
+        );
+    }
+
+    #[test]
     fn each_case_says_what_it_is() {
         let text = |text: &str| Some(LeafValue::Text(text.to_owned()));
         let digest = |hex: &str| Some(LeafValue::Digest(hex.repeat(8)));
@@ -210,6 +268,7 @@ mod tests {
             Some("r1"),
             true,
             std::slice::from_ref(&ties),
+            Vec::new(),
             expect![[r#"
                 pairs is up to date; since run r1, this changed in its key:
                   pair.ties  drop  →  first  p.yaml:31:18
@@ -220,6 +279,7 @@ mod tests {
             Some("r1"),
             true,
             &[],
+            Vec::new(),
             expect![[r#"
                 pairs waits for scores; nothing in its own parameters differs from run r1
             "#]],

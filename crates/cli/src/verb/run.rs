@@ -195,7 +195,8 @@ fn line(stage: &StageReport) -> StageLine {
     let seconds = if end == End::Hit { record.map_or(0.0, |record| record.seconds) } else { stage.seconds };
     let rows = record.and_then(|record| n_rows(record));
     let base = stage.cell.as_ref().map(|cell| cell.stage.to_string());
-    StageLine { stage: stage.name.to_string(), base, end, rows, seconds, note: note(stage, end) }
+    let (stage, predicted, note) = (stage.name.to_string(), stage.predicted_seconds, note(stage, end));
+    StageLine { stage, base, end, rows, seconds, predicted, note }
 }
 
 /// What one would ask next about a stage, if its numbers have it.

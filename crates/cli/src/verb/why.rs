@@ -38,8 +38,9 @@ fn explain(session: &Session, project: &Project, stage: &StageName, vs: Option<&
         out(format!("{}\n", serde_json::to_string(&answer).unwrap_or_default()));
         return Ok(());
     }
-    let follow = follow(session, project, stage, &answer);
-    let Why { stage, against, changes } = answer;
+    // Where the root is known, nobody has to be sent after it.
+    let follow = if answer.causes.is_empty() { follow(session, project, stage, &answer) } else { Vec::new() };
+    let Why { stage, against, changes, causes } = answer;
     let case = match &stage.state {
         PlanState::Hit { .. } => Case::Hit,
         PlanState::Run { reason, .. } | PlanState::Partial { reason, .. } => Case::Run { reason: reason.to_string() },
@@ -55,6 +56,7 @@ fn explain(session: &Session, project: &Project, stage: &StageName, vs: Option<&
         against: against.map(|run| run.to_string()),
         is_chosen: !matches!(vs, None | Some(RunWord::Prev)),
         changes,
+        causes,
         follow,
     };
     out(why(&explained, session.world.out));

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use sluice_engine::{
-    Engine, Event, Given, Job, JobInput, Numerics, PlanState, Produced, Progress, Recomputed, RowCount, RunOptions,
-    StageFailure, StageRunner, TestJob, TestRun, Verdict,
+    Done, Engine, Event, Example, Given, Job, JobInput, Likeness, Numerics, PlanState, Produced, Progress, Recheck,
+    Rechecked, Recomputed, RowCount, RunOptions, StageFailure, StageRunner, TestJob, TestRun, Verdict,
 };
 use sluice_spec::{Check, Location, Options, Product, Stage};
 use sluice_store::{Artifact, ContentHash, ModelDigest, Outcome, Output, Record, Store};
@@ -27,6 +27,8 @@ pub struct FakeRunner {
     outside: BTreeMap<String, String>,
     missing: BTreeSet<String>,
     taking: Duration,
+    /// What stages say they worked through: units, tokens, seconds.
+    costing: BTreeMap<String, Done>,
     /// Rows known of the rows of a stage.
     knowing: BTreeMap<String, RowCount>,
     seen: Mutex<Seen>,
@@ -56,6 +58,11 @@ impl FakeRunner {
 
     pub fn knowing(mut self, stage: &str, rows_known: u64, rows: u64) -> Self {
         self.knowing.insert(stage.to_owned(), RowCount { rows, rows_known, unit: "rows" });
+        self
+    }
+
+    pub fn costing(mut self, stage: &str, n: u64, n_tokens: u64, seconds: f64) -> Self {
+        self.costing.insert(stage.to_owned(), Done { n, n_tokens, seconds });
         self
     }
 
@@ -137,6 +144,12 @@ impl StageRunner for FakeRunner {
         self.digest_outside(folder).map(ModelDigest::from_bytes)
     }
 
+    fn files_bytes(&self, patterns: &[String]) -> Result<u64, StageFailure> {
+        let path = patterns.join("\n");
+        self.digest_outside(&path)?;
+        Ok(self.outside.get(&path).unwrap_or(&path).len() as u64)
+    }
+
     fn count_rows(&self, stage: &Stage, _: &[JobInput]) -> Result<Option<RowCount>, StageFailure> {
         Ok(self.knowing.get(stage.name.as_str()).copied())
     }
@@ -179,7 +192,26 @@ impl StageRunner for FakeRunner {
             job.stage.kind.products().iter().map(|product| write(job, *product, &text)).collect();
         let metrics = BTreeMap::from([("length".to_owned(), text.len() as f64)]);
         let n_rows_reused = self.knowing.get(name).filter(|_| !job.fresh).map_or(0, |count| count.rows_known);
-        Ok(Produced { outputs: outputs?, metrics, n_rows_reused, ..Produced::default() })
+        let done = self.costing.get(name).copied();
+        Ok(Produced { outputs: outputs?, metrics, n_rows_reused, done, ..Produced::default() })
+    }
+
+    /// Makes everything again; a row is a text, near if only its case differs.
+    fn verify(&self, recheck: &Recheck<'_>) -> Result<Rechecked, StageFailure> {
+        let produced = self.run(&recheck.job)?;
+        let digests = |outputs: &[Output]| outputs.iter().map(Output::digest).collect::<Vec<_>>();
+        let mut rechecked = Rechecked { unit: "rows", tolerance: "any case".to_owned(), ..Rechecked::default() };
+        if digests(&produced.outputs) == digests(&recheck.record.outputs) {
+            rechecked.n_exact = recheck.rows.len().max(1) as u64;
+        } else if recheck.is_foreign {
+            rechecked.n_near = 1;
+        } else {
+            rechecked.n_different = 1;
+            let what = "another text".to_owned();
+            rechecked.worst = vec![Example { likeness: Likeness::Different, row: "row 0".to_owned(), what }];
+            rechecked.produced = Some(produced);
+        }
+        Ok(rechecked)
     }
 }
 
@@ -343,7 +375,8 @@ impl Workshop {
             let why = engine.why(stage).expect("an explanation");
             let against = why.against.map_or("none".to_owned(), |run| run.to_string());
             let changes: String = why.changes.iter().map(|change| format!("\n  {change}")).collect();
-            without_digests(&format!("{}, against {against}{changes}", why.stage.name))
+            let causes: String = why.causes.iter().map(|cause| format!("\n  because of {cause}")).collect();
+            without_digests(&format!("{}, against {against}{changes}{causes}", why.stage.name))
         })
     }
 

@@ -5,8 +5,10 @@ mod damaged;
 mod fake;
 mod forced;
 mod keys;
+mod price;
 mod swept;
 mod tested;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -303,8 +305,77 @@ fn why_compares_with_the_result_before() {
     .assert_eq(&shop.why(&changed, &runner, "pairs"));
     expect![[r#"
         tuned, against r1
-          input.pairs * -> * (p.yaml:11:14)"#]]
+          input.pairs * -> * (p.yaml:11:14)
+          because of `pairs` pair.ties drop -> first (p.yaml:7:46)"#]]
     .assert_eq(&shop.why(&changed, &runner, "tuned"));
+}
+
+#[test]
+fn why_goes_back_to_the_root() {
+    let shop = Workshop::new();
+    let runner = FakeRunner::default();
+    shop.run(PIPELINE, &runner);
+    // Before anything runs: through what waits.
+    let changed = with("ties: drop", "ties: first").replace("n: 5", "n: 6");
+    expect![[r#"
+        report, against r1
+          because of `pairs` pair.ties drop -> first (p.yaml:7:46), through `tuned`
+          because of `responses` sample.n 5 -> 6 (p.yaml:5:62), through `scores`, `pairs`, `tuned`"#]]
+    .assert_eq(&shop.why(&changed, &runner, "report"));
+    // In part: what has run since is followed by its records, and what is yet to run by the plan.
+    shop.run_targets(&changed, &runner, &["pairs"]);
+    expect![[r#"
+        report, against r1
+          because of `pairs` pair.ties drop -> first (p.yaml:7:46), through `tuned`
+          because of `responses` sample.n 5 -> 6 (p.yaml:5:62), through `scores`, `pairs`, `tuned`"#]]
+    .assert_eq(&shop.why(&changed, &runner, "report"));
+    // Afterwards: along the records of both runs. A file and a model are roots, too.
+    let other =
+        FakeRunner::default().with_outside("prompts.jsonl", "other rows").with_outside("models/reward", "other");
+    shop.run(&changed, &other);
+    expect![[r#"
+        report, against r1
+          input.candidate * -> * (p.yaml:15:57)
+          input.judge * -> * (p.yaml:15:89)
+          input.prompts * -> * (p.yaml:15:37)
+          because of `prompts` input.from * -> * (p.yaml:4:32)
+          because of `pairs` pair.ties drop -> first (p.yaml:7:46), through `tuned`
+          because of `scores` input.model * -> * (p.yaml:6:54), through `pairs`, `tuned`
+          because of `responses` sample.n 5 -> 6 (p.yaml:5:62), through `scores`, `pairs`, `tuned`"#]]
+    .assert_eq(&shop.why(&changed, &other, "report"));
+    expect![[r#"
+        pairs, against r2
+          input.scores * -> * (p.yaml:7:32)
+          because of `scores` input.model * -> * (p.yaml:6:54)
+          because of `prompts` input.from * -> * (p.yaml:4:32), through `responses`, `scores`"#]]
+    .assert_eq(&shop.why(&changed, &other, "pairs"));
+    // What is gone, or was never there, is a root of its own.
+    let lost = shop.record(&changed, "prompts");
+    fs::remove_file(shop.store().table_path(&lost.outputs[0]).expect("a table")).expect("a file");
+    expect![[r#"
+        scores, against r3
+          input.model * -> * (p.yaml:6:54)
+          because of `prompts` its output `prompts` is gone from the store, through `responses`"#]]
+    .assert_eq(&shop.why(&changed, &runner, "scores"));
+    let more = "  more:      { sql: { from: [prompts], query: select 1 } }\n  lengths:";
+    let longer = changed.replace("  lengths:", more);
+    let longer = longer.replace("from: [responses], query", "from: [responses, more], query");
+    expect![[r#"
+        lengths, against r3
+          because of `more` never ran
+          because of `prompts` its output `prompts` is gone from the store, through `responses`"#]]
+    .assert_eq(&shop.why(&longer, &runner, "lengths"));
+    // A change that came to nothing ends the way back.
+    let early = FakeRunner::default().making("pairs", "the same pairs");
+    let shop = Workshop::new();
+    shop.run(PIPELINE, &early);
+    shop.run(&with("ties: drop", "ties: first").replace("learning_rate: 8.0e-7", "learning_rate: 1.0e-6"), &early);
+    let tuned = with("ties: drop", "ties: first").replace("learning_rate: 8.0e-7", "learning_rate: 1.0e-6");
+    expect![[r#"
+        report, against r1
+          input.candidate * -> * (p.yaml:15:57)
+          because of `tuned` train.learning_rate 8e-7 -> 1e-6 (p.yaml:14:22)"#]]
+    .assert_eq(&shop.why(&tuned, &early, "report"));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::recipe::{master, recipe};
 use super::save::save;
 use super::saves::{Saves, take_up};
 use super::start::Start;
-use crate::{Progress, StageContext, StageError, Unit};
+use crate::{Done, Progress, StageContext, StageError, Unit};
 
 /// Steps that the first and the last figures of a run are averaged over.
 const N_AVERAGED: usize = 10;
@@ -34,6 +34,8 @@ pub struct Fitted {
     pub n_resumed: usize,
     /// Reference log-probs that earlier runs computed.
     pub n_reused: u64,
+    /// All steps together, those of earlier runs as well: each of them knows what it took.
+    pub done: Done,
 }
 
 impl Fitted {
@@ -109,12 +111,23 @@ impl Run<'_> {
         };
         let checkpoint = save(&mut trainer.exact(), self.config, &self.start.checkpoint, &lineage, self.context)?;
         let metrics = metrics(&steps, task.n_rows());
-        Ok(Fitted { checkpoint, steps: table(&steps), metrics, n_resumed, n_reused: 0 })
+        let done = done(&steps, task.n_rows());
+        Ok(Fitted { checkpoint, steps: table(&steps), metrics, n_resumed, n_reused: 0, done })
     }
 }
 
 fn failed(source: TrainError) -> TrainStageError {
     TrainStageError::Step { source }
+}
+
+/// Examples are counted as often as they were read.
+fn done(steps: &[StepMetrics], n_examples: usize) -> Done {
+    let epochs = steps.last().map_or(0.0, |step| step.epoch);
+    Done {
+        n: (epochs * n_examples as f64).round() as u64,
+        n_tokens: steps.iter().map(|step| step.n_tokens as u64).sum(),
+        seconds: steps.iter().map(|step| step.seconds).sum(),
+    }
 }
 
 fn table(steps: &[StepMetrics]) -> RecordBatch {

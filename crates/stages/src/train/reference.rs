@@ -65,6 +65,9 @@ pub fn reference(
 pub fn count_rows(params: &Train, reading: Reading<'_>) -> Result<Option<RowCount>, StageError> {
     let objective = super::recipe::preference(&params.objective);
     let Some(objective) = objective.filter(Objective::reads_reference) else { return Ok(None) };
+    if !reading.has("pairs") || !reading.has("model") {
+        return Ok(None);
+    }
     let batches = reading.table("pairs")?;
     let tables = views("pairs", &batches, Pairs::view)?;
     let keys = keys(params, reading.model("model")?.1);

@@ -12,6 +12,7 @@ use arrow::array::RecordBatch;
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_spec::stage::{Kind, Source};
 use sluice_spec::{Location, Options, Pipeline};
+use sluice_stages::verify::{Recheck, Verified};
 use sluice_stages::{
     Device, InputData, Produced, Progress, Reading, RowCount, StageContext, StageError, StageInput, Unit,
 };
@@ -183,6 +184,30 @@ impl Bench {
         let inputs = self.inputs(kind, &pipeline)?;
         let reading = Reading { store: &self.store, inputs: &inputs, device: Device::CPU };
         Ok(sluice_stages::count_rows(kind, reading)?.expect("a stage that makes rows one by one"))
+    }
+
+    /// Makes rows of a stage's result again and compares them.
+    pub fn verify(&mut self, stage: &str, rows: &[u64], is_foreign: bool) -> Result<Verified, StageError> {
+        let pipeline = pipeline(&[]);
+        let kind = kind(&pipeline, stage);
+        let inputs = self.inputs(kind, &pipeline)?;
+        let products = kind.products().iter();
+        let stored: Vec<Output> = products.map(|product| self.output(stage, product.name()).clone()).collect();
+        let key = self.next_key();
+        let attempt = self.store.begin_blind(key).expect("an attempt");
+        let context = StageContext {
+            project: self.folder.path(),
+            store: &self.store,
+            inputs: &inputs,
+            attempt: &attempt,
+            fresh: true,
+            device: Device::CPU,
+            progress: &|_| {},
+            notify: &|_| {},
+            clock: &|| 0.0,
+            cancel: &AtomicBool::new(false),
+        };
+        sluice_stages::verify::verify(kind, &context, Recheck { stored: &stored, rows, is_foreign })
     }
 
     pub fn output(&self, stage: &str, product: &str) -> &Output {
