@@ -188,7 +188,7 @@ fn reused(rows: &[PlanRow]) -> String {
     let partial = || rows.iter().filter(|row| row.state == PlanWord::Partial);
     let known: u64 = partial().filter_map(|row| row.known).sum();
     let all: u64 = partial().filter_map(|row| row.rows).sum();
-    (100 * known).checked_div(all).map_or(String::new(), |percent| format!(" ({percent} % of rows reused)"))
+    (100 * known).checked_div(all).map_or(String::new(), |percent| format!(" ({percent} % reused)"))
 }
 
 /// `; about 5 min 20 s, 312 k tokens, 1.2 GB (from r12, 3 h ago)`.
@@ -458,7 +458,7 @@ mod tests {
                 stage      kind    state               rows  why
                 prompts    ingest  hit                4,000  -
                 responses  sample  partial  182,751/304,585  sample.n 3 -> 5 (p.yaml:9:40)
-                2 stages: 1 hit, 1 partial (60 % of rows reused); reuse saves 30.0 s
+                2 stages: 1 hit, 1 partial (60 % reused); reuse saves 30.0 s
                   no estimate: nothing like this has run here yet
             "#]],
         );
@@ -484,7 +484,7 @@ mod tests {
             prompts    ingest  hit            4,000      -  -
             responses  sample  partial  3,000/3,600  1.2 s  sample.n 5 -> 6 (p.yaml:9:40)
             pairs      pair    pending         ~520  30 ms  waits for `scores`
-            3 stages: 1 hit, 1 partial (83 % of rows reused), 1 pending; about 1.3 s, 62.0 k tokens, 4.4 MB (as in r12, 3 h ago); reuse saves 30.0 s
+            3 stages: 1 hit, 1 partial (83 % reused), 1 pending; about 1.3 s, 62.0 k tokens, 4.4 MB (as in r12, 3 h ago); reuse saves 30.0 s
         "#]],
         );
         let other = priced(
@@ -502,7 +502,7 @@ mod tests {
             pairs      pair      pending         ~520       30 ms  waits for `scores`
             tuned      train     pending         ~520  5 min 20 s  waits for `pairs`
             report     evaluate  run                -           ?  never ran
-            5 stages: 1 hit, 1 partial (83 % of rows reused), 1 to run, 2 pending; about 5 min 21 s, 93.0 k tokens, 6.6 MB; reuse saves 30.0 s
+            5 stages: 1 hit, 1 partial (83 % reused), 1 to run, 2 pending; about 5 min 21 s, 93.0 k tokens, 6.6 MB; reuse saves 30.0 s
               responses, pairs as in r12, 3 h ago
               tuned as in r9, 1 day ago, another stage with the same model
               report: nothing like it has run here, and it is not counted
