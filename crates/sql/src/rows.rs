@@ -12,11 +12,15 @@ use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::logical_expr::{Expr, ExprSchemable, lit};
+use datafusion::prelude::SessionContext;
 
 use crate::error::SqlError;
 use crate::files::DataFormat;
 use crate::parquet_table::table_of_files;
 use crate::session::{Batches, Session};
+
+/// Rows of a batch: few, since a row may be a whole document.
+const BATCH_ROWS: usize = 1024;
 
 /// A file whose columns are known.
 pub struct DataFile<'s> {
@@ -77,7 +81,9 @@ impl<'s> DataFile<'s> {
             .map(|(i, column)| Expr::Column(Column::new_unqualified(*column)).alias(format!("column{i}")));
         let selection: Vec<Expr> = std::iter::once(keep.alias("keep")).chain(chosen).collect();
         let scan = async {
-            let frame = self.session.context().read_table(self.table.clone())?;
+            let mut state = self.session.context().state();
+            *state.config_mut() = state.config().clone().with_batch_size(BATCH_ROWS);
+            let frame = SessionContext::new_with_state(state).read_table(self.table.clone())?;
             frame.select(selection)?.execute_stream().await
         };
         let stream = self.session.runtime().block_on(scan).map_err(|error| self.failed(error))?;

@@ -5,10 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use expect_test::{Expect, expect};
 use sluice_spec::{Kind, Options, parse};
-use sluice_stages::ingest::{Ingested, ingest};
+use sluice_sql::Session;
+use sluice_stages::StageError;
+use sluice_stages::ingest::{Counts, PromptFiles};
 use sluice_table::{Prompts, Split};
 
 /// The parameters of an `ingest` stage, given as YAML.
@@ -19,6 +22,24 @@ fn params(body: &str) -> sluice_spec::stage::Ingest {
         Kind::Ingest(params) => params.clone(),
         other => panic!("{other:?}"),
     }
+}
+
+/// All that a stage reads.
+struct Ingested {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    counts: Counts,
+}
+
+fn ingest(body: &str, folder: &Path) -> Result<Ingested, StageError> {
+    let (session, params) = (Session::new(Vec::new())?, params(body));
+    let files = PromptFiles::open(&session, &params, folder)?;
+    let mut batches = Vec::new();
+    let counts = files.read(&mut |step| {
+        batches.extend(step.prompts);
+        Ok(())
+    })?;
+    Ok(Ingested { schema: files.schema().clone(), batches, counts })
 }
 
 fn said(error: &dyn Error, folder: &Path) -> String {
@@ -37,7 +58,7 @@ fn check(body: &str, files: &[(&str, &str)], expected: Expect) {
         fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
         fs::write(path, text).expect("a file");
     }
-    let printed = match ingest(&params(body), folder.path(), &|_| Ok(())) {
+    let printed = match ingest(body, folder.path()) {
         Ok(ingested) => shown(&ingested),
         Err(error) => said(&error, folder.path()),
     };
@@ -167,7 +188,7 @@ fn duplicates_stay_when_asked_and_a_limit_counts_prompts() {
 
 /// The prompts of each split, in the order of the table.
 fn prompts_of(body: &str, folder: &Path, split: Split) -> Vec<String> {
-    let ingested = ingest(&params(body), folder, &|_| Ok(())).expect("prompts");
+    let ingested = ingest(body, folder).expect("prompts");
     let views = ingested.batches.iter().map(|batch| Prompts::view(batch).expect("a prompts table"));
     let of_view = |view: Prompts| {
         view.rows().filter(|row| row.split == split).map(|row| row.prompt.to_owned()).collect::<Vec<_>>()
@@ -221,7 +242,7 @@ fn the_split_depends_on_text_and_seed_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("x.csv"), format!("prompt\n{text}")).expect("a file");
     let heldout = |body: &str| -> Vec<String> {
-        let ingested = ingest(&params(body), folder.path(), &|_| Ok(())).expect("prompts");
+        let ingested = ingest(body, folder.path()).expect("prompts");
         let views = ingested.batches.iter().map(|batch| Prompts::view(batch).expect("a prompts table"));
         let of_view = |view: Prompts| {
             view.rows().filter(|row| row.split == Split::Heldout).map(|row| row.prompt.to_owned()).collect::<Vec<_>>()
@@ -276,7 +297,7 @@ fn kept_columns_of_many_batches_keep_to_their_rows() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("x.jsonl"), rows).expect("a file");
     let body = "from: x.jsonl, keep: [l, n], where: n % 3 < 2, split: { heldout: 0 }";
-    let ingested = ingest(&params(body), folder.path(), &|_| Ok(())).expect("prompts");
+    let ingested = ingest(body, folder.path()).expect("prompts");
     assert!(ingested.batches.len() > 1);
     let mut expected = (0..40_000_u32).filter(|i| i % 3 < 2);
     for batch in &ingested.batches {
@@ -288,7 +309,7 @@ fn kept_columns_of_many_batches_keep_to_their_rows() {
         }
     }
     assert_eq!(expected.next(), None);
-    let ingested = ingest(&params(&format!("{body}, limit: 100")), folder.path(), &|_| Ok(())).expect("prompts");
+    let ingested = ingest(&format!("{body}, limit: 100"), folder.path()).expect("prompts");
     for batch in &ingested.batches {
         for (n_row, row) in Prompts::view(batch).expect("a prompts table").rows().enumerate() {
             let i = row.prompt.strip_prefix("question ").expect("a prompt of the file");
@@ -296,6 +317,34 @@ fn kept_columns_of_many_batches_keep_to_their_rows() {
         }
     }
     assert_eq!(ingested.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
+}
+
+#[test]
+fn rows_are_handed_on_before_the_file_is_read_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let of = |n_rows: usize, text: &str, limit: &str| -> Vec<(u64, usize)> {
+        let rows: String = (0..n_rows).map(|i| format!("{i} {text}\n")).collect();
+        fs::write(folder.path().join("x.csv"), format!("prompt\n{rows}")).expect("a file");
+        let (session, params) = (Session::new(Vec::new()).expect("a session"), params(&format!("from: x.csv{limit}")));
+        let files = PromptFiles::open(&session, &params, folder.path()).expect("files");
+        let mut steps = Vec::new();
+        let counts = files.read(&mut |step| {
+            steps.push((step.n_read, step.prompts.map_or(0, |prompts| prompts.num_rows())));
+            Ok(())
+        });
+        assert_eq!(counts.expect("prompts").n_read, n_rows as u64);
+        steps
+    };
+    let given = |steps: &[(u64, usize)]| -> Vec<(u64, usize)> {
+        steps.iter().copied().filter(|(_, n_prompts)| *n_prompts > 0).collect()
+    };
+    assert_eq!(given(&of(20_000, "", "")), [(8_192, 8_192), (16_384, 8_192), (20_000, 3_616)]);
+    // Long rows come in fewer: 1,024 of 10,000 bytes are more than a batch needs.
+    assert_eq!(given(&of(3_000, &"word ".repeat(2_000), "")), [(1_024, 1_024), (2_048, 1_024), (3_000, 952)]);
+    // Under a limit the file is read twice, since the last row may have the first id.
+    let steps = of(20_000, "", ", limit: 10, split: { heldout: 0 }");
+    assert_eq!(given(&steps), [(20_000, 10)]);
+    assert_eq!(steps.iter().filter(|(n_read, _)| *n_read == 1_024).count(), 2);
 }
 
 #[test]

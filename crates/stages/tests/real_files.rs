@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use sluice_spec::{Kind, Options, parse};
-use sluice_stages::ingest::{Counts, ingest};
+use sluice_sql::Session;
+use sluice_stages::ingest::{Counts, PromptFiles};
 use sluice_table::Prompts;
 
 /// Counts of the files `from` under the map, and the first prompt; `None` where the data set is absent.
@@ -17,9 +18,17 @@ fn read(set: &str, body: &str) -> Option<(Counts, String)> {
     let text = format!("version: 1\nstages:\n  prompts: {{ ingest: {{ {body} }} }}\n");
     let pipeline = parse("test.yaml", &text, &Options::default()).unwrap_or_else(|faults| panic!("{faults:?}"));
     let Kind::Ingest(params) = &pipeline.stages[0].kind else { panic!("not an ingest stage") };
-    let ingested = ingest(params, &folder, &|_| Ok(())).unwrap_or_else(|error| panic!("{set}: {error}"));
-    let first = Prompts::view(&ingested.batches[0]).expect("a prompts table").prompt(0).to_owned();
-    Some((ingested.counts, first))
+    let session = Session::new(Vec::new()).expect("a session");
+    let mut batches = Vec::new();
+    let read = PromptFiles::open(&session, params, &folder).and_then(|files| {
+        files.read(&mut |step| {
+            batches.extend(step.prompts);
+            Ok(())
+        })
+    });
+    let counts = read.unwrap_or_else(|error| panic!("{set}: {error}"));
+    let first = Prompts::view(&batches[0]).expect("a prompts table").prompt(0).to_owned();
+    Some((counts, first))
 }
 
 /// Where the data sets lie on machines that have them: beside the checkout.

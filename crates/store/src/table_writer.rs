@@ -66,8 +66,9 @@ impl<'a> TableWriter<'a> {
             conformed = self.conform(batch)?;
             &conformed
         };
-        self.logical.update(batch)?;
-        self.parquet.write(batch).map_err(|source| self.parquet_error("write", source))?;
+        let (hashed, written) = rayon::join(|| self.logical.update(batch), || self.parquet.write(batch));
+        hashed?;
+        written.map_err(|source| self.parquet_error("write", source))?;
         self.n_rows += batch.num_rows() as u64;
         Ok(())
     }

@@ -11,7 +11,7 @@ use sluice_tests::bench::{Spread, Timings};
 use sluice_tests::{Project, binary};
 
 use crate::table::{Figure, Unit};
-use crate::{Ask, nothing, timed};
+use crate::{Ask, nothing, timed, watched};
 
 const FILE: &str = "prompts.jsonl";
 /// Words of a prompt, and of the language they are from.
@@ -39,7 +39,7 @@ pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
         }
         Ok(())
     };
-    let (mut hash, mut table) = (Timings::default(), Timings::default());
+    let (mut hash, mut table, mut peaks) = (Timings::default(), Timings::default(), Vec::new());
     let (mut b3sum, mut add) = (Timings::default(), Timings::default());
     for _ in 0..ask.n_long_runs {
         // Without a store nothing is known of the file.
@@ -49,7 +49,9 @@ pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
             b3sum.push(timed(here(&peer.program).arg(FILE))?);
         }
         gone(".sluice")?;
-        table.push(timed(here(&binary()).args(["run", "pipeline.yaml", "--quiet"]))?);
+        let (seconds, peak) = watched(here(&binary()).args(["run", "pipeline.yaml", "--quiet"]))?;
+        table.push(seconds);
+        peaks.push(peak);
         if let Some(peer) = &ask.dvc {
             for name in [".dvc/cache", ".dvc/tmp", "prompts.jsonl.dvc"] {
                 gone(name)?;
@@ -66,12 +68,15 @@ pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
         }
         figure
     };
-    let spread = |timings: &Timings| timings.spread().unwrap_or(Spread { median: 0.0, min: 0.0, max: 0.0 });
+    const NONE: Spread = Spread { median: 0.0, min: 0.0, max: 0.0 };
+    let spread = |timings: &Timings| timings.spread().unwrap_or(NONE);
     Ok(vec![
         beside(Figure::new(format!("hash {size}"), Unit::Seconds, spread(&hash)))
             .note("`plan` of a file never seen; dvc hashes and copies it"),
         beside(Figure::new(format!("ingest {size}"), Unit::Seconds, spread(&table)))
             .note("hash, read, judge every row, write a Parquet table with both digests; the others do not read rows"),
+        Figure::new(format!("memory of it, {size}"), Unit::Bytes, Spread::of(&peaks).unwrap_or(NONE))
+            .note("the most that the process had; 16 bytes of each prompt stay, and no row"),
     ])
 }
 

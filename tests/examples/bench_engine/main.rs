@@ -13,14 +13,19 @@ mod rows;
 mod table;
 
 use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use sluice_tests::bench::Machine;
 
 use crate::table::Figure;
+
+/// How often a process's memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The allocator of the program that is measured.
 #[global_allocator]
@@ -131,4 +136,24 @@ fn timed(command: &mut Command) -> Result<f64, Box<dyn Error>> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{command:?} ended with {}:\n{said}", output.status).into())
+}
+
+/// As [`timed`], and how many bytes of memory the process had at most.
+fn watched(command: &mut Command) -> Result<(f64, f64), Box<dyn Error>> {
+    let started = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let status = format!("/proc/{}/status", child.id());
+    let mut n_kib = 0.0_f64;
+    let ended = loop {
+        // What the system remembers only grows, so that it is enough to look shortly before the end.
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let told = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")?.trim().parse().ok());
+        n_kib = n_kib.max(told.unwrap_or(0.0));
+        if let Some(ended) = child.try_wait()? {
+            break ended;
+        }
+        thread::sleep(LOOK_EVERY);
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    if ended.success() { Ok((seconds, n_kib * 1024.0)) } else { Err(format!("{command:?} ended with {ended}").into()) }
 }

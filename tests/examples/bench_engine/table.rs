@@ -14,6 +14,8 @@ pub enum Unit {
     Share,
     /// Less is better.
     Count,
+    /// Of memory; less is better.
+    Bytes,
 }
 
 /// One measurement.
@@ -36,6 +38,7 @@ impl Unit {
             Self::PerSecond => "per second",
             Self::Share => "share",
             Self::Count => "count",
+            Self::Bytes => "bytes",
         }
     }
 
@@ -46,6 +49,7 @@ impl Unit {
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Share => format!("{:.2} %", value * 100.0),
             Self::Count => format!("{value:.1}"),
+            Self::Bytes => format!("{:.0} MB", value / 1e6),
         }
     }
 

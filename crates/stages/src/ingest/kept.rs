@@ -52,13 +52,16 @@ impl KeptValues {
         Self { columns: vec![Vec::new(); n_columns] }
     }
 
-    /// Adds some rows of a scanned batch.
-    pub(super) fn push(&mut self, scanned: &[ArrayRef], rows: Vec<u64>) -> Result<(), ArrowError> {
+    /// Adds some rows of a scanned batch; how many bytes they take.
+    pub(super) fn push(&mut self, scanned: &[ArrayRef], rows: Vec<u64>) -> Result<usize, ArrowError> {
         let rows = UInt64Array::from(rows);
+        let mut n_bytes = 0;
         for (pieces, column) in self.columns.iter_mut().zip(scanned) {
-            pieces.push(take(column, &rows, None)?);
+            let piece = take(column, &rows, None)?;
+            n_bytes += piece.get_buffer_memory_size();
+            pieces.push(piece);
         }
-        Ok(())
+        Ok(n_bytes)
     }
 
     /// Puts the columns behind those of `prompts`, which has the same rows; none are left.
