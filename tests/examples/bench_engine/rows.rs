@@ -2,6 +2,7 @@
 //! beside making it.
 
 use std::error::Error;
+use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
@@ -19,9 +20,8 @@ use crate::{Ask, timed};
 const N_PROMPTS: usize = 10_000;
 const GOAL_SECONDS: f64 = 2.0;
 const GOAL_SHARE: f64 = 0.01;
-/// Rows that are appended to learn what one costs, and the bytes of one: those of an answer of 50 tokens.
+/// Rows that are appended to learn what one costs.
 const N_APPENDED: u32 = 200_000;
-const ROW_BYTES: usize = 450;
 
 pub fn measure(ask: &Ask) -> Result<Vec<Figure>, Box<dyn Error>> {
     Ok(vec![restart(ask)?, share(ask)?])
@@ -61,30 +61,33 @@ fn restart(ask: &Ask) -> Result<Figure, Box<dyn Error>> {
     Ok(figure.note("from the start of the process to the first progress; the load of the model comes after it"))
 }
 
-/// What an append takes, syncs included, as a share of what an answer of the tiny job takes.
+/// What an append takes, syncs included, as a share of what an answer of the tiny job takes: a row is as long as those
+/// answers are on average.
 fn share(ask: &Ask) -> Result<Figure, Box<dyn Error>> {
-    let (mut shares, mut appends, mut answers) = (Vec::new(), Timings::default(), Timings::default());
+    let (mut shares, mut appends, mut answers, mut n_bytes) = (Vec::new(), Timings::default(), Timings::default(), 0);
     for _ in 0..ask.n_runs {
-        let (append, answer) = (append_seconds()?, answer_seconds()?);
-        shares.push(append / answer);
+        let answer = Answer::of_tiny_job()?;
+        let append = append_seconds(answer.n_bytes)?;
+        shares.push(append / answer.seconds);
         appends.push(append);
-        answers.push(answer);
+        answers.push(answer.seconds);
+        n_bytes = answer.n_bytes;
     }
     let spread = Spread::of(&shares).unwrap_or(Spread { median: 0.0, min: 0.0, max: 0.0 });
     let median = |timings: &Timings| timings.spread().map_or(0.0, |spread| spread.median * 1e6);
     let note = format!(
-        "{:.2} µs a row of {ROW_BYTES} bytes with its syncs, beside {:.0} µs an answer of the tiny job, which is as short \
-         as answers get",
+        "{:.2} µs a row of {n_bytes} bytes with its syncs, beside {:.0} µs an answer of the tiny job, which is as short as \
+         answers get",
         median(&appends),
         median(&answers)
     );
     Ok(Figure::new("row journal, of sampling", Unit::Share, spread).goal(GOAL_SHARE).note(note))
 }
 
-fn append_seconds() -> Result<f64, Box<dyn Error>> {
+fn append_seconds(n_bytes: usize) -> Result<f64, Box<dyn Error>> {
     let folder = TempDir::new()?;
     let store = Store::open(folder.path().join("store"))?;
-    let row = vec![7; ROW_BYTES];
+    let row = vec![7; n_bytes];
     let started = Instant::now();
     let now_s = || started.elapsed().as_secs_f64();
     let mut writer = store.rows(RowScope::from_bytes([9; 32]))?.writer(now_s())?;
@@ -98,19 +101,35 @@ fn append_seconds() -> Result<f64, Box<dyn Error>> {
     Ok(now_s() / f64::from(N_APPENDED))
 }
 
-/// Seconds of the sampling stage of the tiny job, a row.
-fn answer_seconds() -> Result<f64, Box<dyn Error>> {
-    let folder = TempDir::new()?;
-    let mut command = Command::new(binary());
-    command.args(["run", "pipelines/simpo-gemma.yaml", "responses", "--json", "--store"]).arg(folder.path());
-    let ended = Running::start({
+/// An answer of the tiny job: the mean of its sampling stage.
+struct Answer {
+    seconds: f64,
+    /// In the journal.
+    n_bytes: usize,
+}
+
+impl Answer {
+    fn of_tiny_job() -> Result<Self, Box<dyn Error>> {
+        let store = TempDir::new()?;
+        let mut command = Command::new(binary());
+        command.args(["run", "pipelines/simpo-gemma.yaml", "responses", "--json", "--store"]).arg(store.path());
         command.current_dir(workspace());
-        command
-    })
-    .wait();
-    let report = ended.report();
-    let stage = report["stages"].as_array().and_then(|stages| stages.iter().find(|stage| stage["name"] == "responses"));
-    let stage = stage.unwrap_or(&Value::Null);
-    let (seconds, rows) = (stage["seconds"].as_f64(), stage["rows"].as_f64());
-    seconds.zip(rows).map(|(seconds, rows)| seconds / rows).ok_or_else(|| format!("no answers: {}", ended.err).into())
+        let ended = Running::start(command).wait();
+        let report = ended.report();
+        let stages = report["stages"].as_array();
+        let stage = stages.and_then(|stages| stages.iter().find(|stage| stage["name"] == "responses"));
+        let stage = stage.unwrap_or(&Value::Null);
+        let (Some(seconds), Some(n_rows)) = (stage["seconds"].as_f64(), stage["rows"].as_f64()) else {
+            return Err(format!("no answers: {}", ended.err).into());
+        };
+        let mut n_bytes = 0;
+        for scope in fs::read_dir(store.path().join("rows"))? {
+            for file in fs::read_dir(scope?.path())? {
+                let file = file?;
+                n_bytes +=
+                    if file.path().extension().is_some_and(|end| end == "rows") { file.metadata()?.len() } else { 0 };
+            }
+        }
+        Ok(Self { seconds: seconds / n_rows, n_bytes: (n_bytes as f64 / n_rows) as usize })
+    }
 }
