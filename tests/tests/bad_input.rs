@@ -177,14 +177,63 @@ fn model_folders() {
     check(&[Remove("reward/config.json")], &["model", "inspect", "reward"], 2, &["read reward/config.json"]);
 }
 
+const UP: &str = "model.layers.0.mlp.up_proj.weight";
+
+/// Weights that are not those of the configuration are told by the plan, at the model's place in the file, before anything
+/// runs.
+#[test]
+fn weights_of_another_model() {
+    let both = |damages: &[Damage], excerpts: &[&str]| {
+        check(damages, &["plan", "p.yaml"], 2, excerpts);
+        check_run(damages, 2, excerpts);
+    };
+    const OTHER: &str = "config.json in that folder describes another model";
+    const EXTRA: &str = "config.json in that folder describes a model without them";
+    both(
+        &[Rename(POLICY, UP)],
+        &[
+            "policy/model.safetensors: tensor `model.layers.0.mlp.up_proj.weight` is missing; shape [128, 64] is needed",
+            OTHER,
+            "p.yaml:3:11",
+            "1 fault in p.yaml",
+        ],
+    );
+    both(
+        &[Transpose(POLICY, UP)],
+        &[
+            "policy/model.safetensors: tensor `model.layers.0.mlp.up_proj.weight` has shape [64, 128]; [128, 64] is needed",
+            OTHER,
+            "p.yaml:3:11",
+        ],
+    );
+    both(
+        &[Add(POLICY, "score.weight", &[1, 64])],
+        &[
+            "policy/model.safetensors: holds 1 tensor that the model does not have: `score.weight`",
+            EXTRA,
+            "p.yaml:3:11",
+        ],
+    );
+    // A reward model's own head is looked at as well, and both models are told of at once.
+    both(
+        &[Transpose(REWARD, "gating.layers.0.weight"), Add(POLICY, "surplus", &[1])],
+        &[
+            "reward/model.safetensors: tensor `gating.layers.0.weight` has shape [",
+            "p.yaml:4:11",
+            "`surplus`",
+            "2 faults in p.yaml",
+        ],
+    );
+    let layers = Edit("policy/config.json", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3");
+    both(&[layers], &["holds 11 tensors that the model does not have: `model.layers.3.input_layernorm.weight`", EXTRA]);
+    // What only looks at models says the same.
+    check(&[Transpose(POLICY, UP)], &["model", "inspect", "policy"], 2, &["has shape [64, 128]; [128, 64] is needed"]);
+}
+
 #[test]
 fn weights() {
-    const UP: &str = "model.layers.0.mlp.up_proj.weight";
     let file = |excerpt: &'static str| ["policy/model.safetensors: ", excerpt];
     let run = |damage: Damage, code: i32, excerpt: &'static str| check_run(&[damage], code, &file(excerpt));
-    run(Rename(POLICY, UP), 1, "tensor `model.layers.0.mlp.up_proj.weight` is missing; shape [128, 64] is needed");
-    run(Add(POLICY), 1, "holds 1 tensor that the model does not have: `surplus`");
-    run(Transpose(POLICY, UP), 1, "has shape [64, 128]; [128, 64] is needed");
     run(NotANumber(POLICY, UP), 2, "tensor `model.layers.0.mlp.up_proj.weight` is NaN at element 7");
     run(
         Retype(POLICY, UP),

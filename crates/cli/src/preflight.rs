@@ -9,8 +9,9 @@
 use std::collections::{HashMap, HashSet};
 
 use sluice_engine::{StageFailure, StageRunner};
-use sluice_lm::checkpoint::HubError;
+use sluice_lm::checkpoint::{CheckpointError, HubError, WeightsError};
 use sluice_lm::config::{Config, Head};
+use sluice_lm::model::LoadError;
 use sluice_spec::stage::{Input, Kind};
 use sluice_spec::{Code, Diagnostic, Diagnostics, Model, Pipeline, Source, Span, Stage};
 
@@ -19,11 +20,13 @@ use crate::hub;
 use crate::progress::Transfer;
 use crate::secret;
 use crate::session::{Project, Session};
+use crate::wire::OutsideError;
 
 /// How far models are looked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Their descriptions: configuration, tokenizer, template, and which tensors there are.
+    /// Their descriptions: configuration, tokenizer, template, and that the tensors are those of the configuration, by name
+    /// and shape.
     Headers,
     /// Their weights, too, which have to be finite.
     Weights,
@@ -55,9 +58,13 @@ pub fn check(project: &Project, targets: &[String], depth: Depth) -> Result<(), 
                     }
                     faults.push(fault(place.or(input.place), message.clone()));
                 }
-                Seen::Broken(message) => {
+                Seen::Broken { message, remedy } => {
                     exit = Exit::Usage;
-                    faults.push(fault(place, message.clone()));
+                    let fault = fault(place, message.clone());
+                    faults.push(match remedy {
+                        Some(remedy) => fault.help(*remedy),
+                        None => fault,
+                    });
                 }
             }
         }
@@ -122,7 +129,10 @@ enum Seen {
         is_remote: bool,
     },
     /// A model that is there and does not open, or whose weights cannot be used.
-    Broken(String),
+    Broken {
+        message: String,
+        remedy: Option<&'static str>,
+    },
 }
 
 fn look(project: &Project, source: &Source, depth: Depth) -> Seen {
@@ -146,8 +156,29 @@ fn look(project: &Project, source: &Source, depth: Depth) -> Seen {
         // The outermost message only says what was attempted.
         Err(failure) => {
             let causes = failure.causes();
-            Seen::Broken(if causes.is_empty() { failure.to_string() } else { causes.join(": ") })
+            let message = if causes.is_empty() { failure.to_string() } else { causes.join(": ") };
+            Seen::Broken { message, remedy: remedy(&failure) }
         }
+    }
+}
+
+/// What to do about weights that are not those of the configuration beside them.
+fn remedy(failure: &StageFailure) -> Option<&'static str> {
+    let StageFailure::Stage(error) = failure else { return None };
+    let OutsideError::Unfit { source: LoadError::Checkpoint(CheckpointError::Weights(fault)), .. } =
+        error.downcast_ref::<OutsideError>()?
+    else {
+        return None;
+    };
+    match fault {
+        WeightsError::Missing { .. } | WeightsError::Shape { .. } => {
+            Some("config.json in that folder describes another model; take it and the weights from one place")
+        }
+        WeightsError::Extra { .. } => Some(
+            "config.json in that folder describes a model without them; take both from one place, or let its \
+             `architectures` name the model that has them",
+        ),
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use sluice_engine::{
 };
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError, HubError, HubModel, Snapshot};
 use sluice_lm::config::Config;
+use sluice_lm::model::{LoadError, check_headers};
 use sluice_spec::{KindName, Location, Pipeline, Source, Stage};
 use sluice_sql::SqlError;
 use sluice_stages::answers::AnswerError;
@@ -56,6 +57,8 @@ const CONFIG_FILES: [&str; 6] = [
 pub enum OutsideError {
     #[error("read the model in {}", folder.display())]
     Model { folder: PathBuf, source: CheckpointError },
+    #[error("read the model in {}", folder.display())]
+    Unfit { folder: PathBuf, source: LoadError },
     #[error("there is no folder {}, which should hold the model", folder.display())]
     NoFolder { folder: PathBuf },
     #[error("there is no config.json in {}, which should describe a model", folder.display())]
@@ -94,11 +97,13 @@ impl Wire {
         let folder = self.model_folder(location)?;
         let failed =
             |folder: &Path, source| StageFailure::of(OutsideError::Model { folder: folder.to_owned(), source });
-        let open = |folder: &Path| Checkpoint::open(folder).map(|_| [0; 32]);
-        match self.store.folder_digest(&folder, "model opens v1", open) {
+        let open = |folder: &Path| check_headers(&Checkpoint::open(folder)?).map(|()| [0; 32]);
+        match self.store.folder_digest(&folder, "model opens v2", open) {
             Ok(_) => {}
             Err(FolderDigestError::Store(error)) => return Err(error.into()),
-            Err(FolderDigestError::Compute(source)) => return Err(failed(&folder, source)),
+            Err(FolderDigestError::Compute(source)) => {
+                return Err(StageFailure::of(OutsideError::Unfit { folder, source }));
+            }
         }
         let file = folder.join("config.json");
         let text = fs::read_to_string(&file)

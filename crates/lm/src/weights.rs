@@ -21,8 +21,8 @@ pub trait WeightSource {
         Ok(self.read(name, shape)?.into_iter().map(bf16::from_f32).collect())
     }
 
-    /// Looks whether [`WeightSource::read`] would succeed, and says whether that is all that is wanted: the model is then
-    /// made of zeros, which take no memory.
+    /// Looks whether [`WeightSource::read`] would succeed, and says whether that is all that is wanted: the tensors of the
+    /// model then have no elements.
     fn check_only(&mut self, _name: &str, _shape: &[usize]) -> Result<bool, CheckpointError> {
         Ok(false)
     }
@@ -69,11 +69,11 @@ impl<'a> Loader<'a> {
         turn: Option<[usize; 2]>,
     ) -> Result<Tensor<D>, CheckpointError> {
         let Placement { device, precision } = &self.placement;
-        let held_shape = turn.map_or_else(|| shape.to_vec(), |[n_rows, n_columns]| vec![n_columns, n_rows]);
         let options = (device, precision.dtype());
         if self.source.check_only(name, shape)? {
-            return Ok(Tensor::zeros(Shape::from(held_shape), options));
+            return Ok(Tensor::zeros(Shape::from([0; D]), options));
         }
+        let held_shape = turn.map_or_else(|| shape.to_vec(), |[n_rows, n_columns]| vec![n_columns, n_rows]);
         let data = match precision {
             Precision::F32 => TensorData::new(held(self.source.read(name, shape)?, turn), held_shape),
             Precision::Bf16 => TensorData::new(held(self.source.read_bf16(name, shape)?, turn), held_shape),

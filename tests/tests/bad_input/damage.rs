@@ -34,8 +34,8 @@ pub enum Damage {
     Index(&'static str, &'static str),
     /// The tensor has another name.
     Rename(&'static str, &'static str),
-    /// A tensor `surplus` more.
-    Add(&'static str),
+    /// A tensor more, of this name and shape.
+    Add(&'static str, &'static str, &'static [usize]),
     /// The sizes of the tensor in reverse order.
     Transpose(&'static str, &'static str),
     /// Element 7 of the tensor is NaN.
@@ -74,11 +74,11 @@ impl Damage {
                 let entry = header.remove(*tensor).expect("a tensor of the model");
                 header.insert(format!("{tensor}s"), entry);
             }),
-            Damage::Add(file) => header(&at(file), |header, data| {
-                let (start, end) = (data.len(), data.len() + 4);
-                data.extend([0; 4]);
-                header
-                    .insert("surplus".to_owned(), json!({"dtype": "F32", "shape": [1], "data_offsets": [start, end]}));
+            Damage::Add(file, tensor, shape) => header(&at(file), |header, data| {
+                let (start, n_bytes) = (data.len(), 4 * shape.iter().product::<usize>());
+                data.resize(start + n_bytes, 0);
+                let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, start + n_bytes]});
+                header.insert((*tensor).to_owned(), entry);
             }),
             Damage::Transpose(file, tensor) => header(&at(file), |header, _| {
                 header[*tensor]["shape"].as_array_mut().expect("a shape").reverse();

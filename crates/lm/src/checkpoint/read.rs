@@ -156,6 +156,11 @@ impl Weights {
         })
     }
 
+    /// Looks whether there is a tensor of a name and a shape; reads nothing.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), WeightsError> {
+        self.find(name, shape).map(drop)
+    }
+
     /// The tensor of a name and a shape.
     fn find(&self, name: &str, shape: &[usize]) -> Result<&StoredTensor, WeightsError> {
         let Some(tensor) = self.tensors.get(name) else {
