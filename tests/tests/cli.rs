@@ -61,6 +61,7 @@ fn a_run_is_done_once_and_a_changed_rule_reruns_what_follows() {
         tuned train pending - * waits for `pairs`
         report evaluate pending 12/24 * waits for `tuned`
         6 stages: 3 hit, 1 to run, 2 pending; about * 462 tokens, * (as in r1, just now)
+        memory while training: tuned *
     "#]]
     .assert_eq(&without_times(&plan.out));
     let why = project.sluice(["why", "pairs"]).ended(0);

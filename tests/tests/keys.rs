@@ -196,9 +196,10 @@ fn a_plan_has_its_price() {
     .assert_eq(&prices(&project, &[]));
     // The total ends the table, with the run it is taken from.
     let plan = project.sluice(["plan", FILE]).ended(0).out;
-    let told: Vec<&str> = plan.lines().rev().take(3).collect();
-    let [since, first, total] = told.as_slice() else { panic!("{plan}") };
+    let told: Vec<&str> = plan.lines().rev().take(4).collect();
+    let [memory, since, first, total] = told.as_slice() else { panic!("{plan}") };
     assert!(total.starts_with("6 stages: 1 to run, 5 pending; about "), "{plan}");
     assert!(first.starts_with("  prompts as in r1, "), "{plan}");
     assert!(since.starts_with("  responses, scores, pairs, tuned, report as in r2, "), "{plan}");
+    assert!(memory.starts_with("  memory while training: tuned "), "{plan}");
 }

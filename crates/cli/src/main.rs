@@ -9,6 +9,7 @@ mod history;
 mod hub;
 mod interrupt;
 mod log;
+mod memory;
 mod model_folder;
 mod output;
 mod pipeline_file;

@@ -95,8 +95,6 @@ impl Wire {
     /// again before it changes, so that a run with nothing to do costs a look at its files.
     pub fn open_model(&self, location: &Location) -> Result<Config, StageFailure> {
         let folder = self.model_folder(location)?;
-        let failed =
-            |folder: &Path, source| StageFailure::of(OutsideError::Model { folder: folder.to_owned(), source });
         let open = |folder: &Path| check_headers(&Checkpoint::open(folder)?).map(|()| [0; 32]);
         match self.store.folder_digest(&folder, "model opens v2", open) {
             Ok(_) => {}
@@ -105,11 +103,13 @@ impl Wire {
                 return Err(StageFailure::of(OutsideError::Unfit { folder, source }));
             }
         }
-        let file = folder.join("config.json");
-        let text = fs::read_to_string(&file)
-            .map_err(|source| failed(&folder, CheckpointError::Read { file: file.clone(), source }))?;
-        let (config, _) = Config::parse(&text, &file).map_err(|error| failed(&folder, error.into()))?;
-        Ok(config)
+        read_config(&folder).map_err(|source| StageFailure::of(OutsideError::Model { folder, source }))
+    }
+
+    /// Opens the configuration of a model that is to have fresh weights.
+    pub fn open_config(&self, folder: &str) -> Result<Config, StageFailure> {
+        let folder = self.config_folder(folder)?;
+        read_config(&folder).map_err(|source| StageFailure::of(OutsideError::Model { folder, source }))
     }
 
     fn config_folder(&self, folder: &str) -> Result<PathBuf, StageFailure> {
@@ -216,6 +216,12 @@ impl Wire {
         };
         Ok(Some(StageInput { role: input.role.clone(), data }))
     }
+}
+
+fn read_config(folder: &Path) -> Result<Config, CheckpointError> {
+    let file = folder.join("config.json");
+    let text = fs::read_to_string(&file).map_err(|source| CheckpointError::Read { file: file.clone(), source })?;
+    Ok(Config::parse(&text, &file)?.0)
 }
 
 impl StageRunner for Wire {

@@ -24,6 +24,7 @@ use sluice_train::trainer::TrainError;
 
 use crate::{Produced, StageContext, StageError};
 use fit::Fitted;
+pub use recipe::memory;
 pub use reference::count_rows;
 use start::Start;
 

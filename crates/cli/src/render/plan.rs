@@ -29,6 +29,8 @@ pub struct PlanRow {
     pub tests: usize,
     /// What it is expected to take; none for a result that is there, and where nothing tells.
     pub cost: Option<Cost>,
+    /// Bytes that a training holds at its fullest; none for a result that is there.
+    pub memory: Option<u64>,
     pub why: String,
 }
 
@@ -76,7 +78,20 @@ pub fn plan(rows: &[PlanRow], paint: Paint) -> String {
     }
     let mut table = Columns::headed(&heads);
     for row in &folded(rows) {
-        let PlanRow { stage, base: _, kind, state, rows, known, is_estimate, seconds: _, tests: _, cost, why } = row;
+        let PlanRow {
+            stage,
+            base: _,
+            kind,
+            state,
+            rows,
+            known,
+            is_estimate,
+            seconds: _,
+            tests: _,
+            cost,
+            memory: _,
+            why,
+        } = row;
         let (word, ink) = state.word();
         let known = known.map_or(String::new(), |known| format!("{}/", count(known)));
         let about = if *is_estimate { "~" } else { "" };
@@ -95,7 +110,7 @@ pub fn plan(rows: &[PlanRow], paint: Paint) -> String {
         }
         table.line_of(cells);
     }
-    format!("{}{}\n{}", table.render(paint), verdict(rows), evidence(rows))
+    format!("{}{}\n{}{}", table.render(paint), verdict(rows), evidence(rows), memory(rows))
 }
 
 /// What the estimates are taken from, where it is not one run for all; and which stages there is none of.
@@ -122,6 +137,24 @@ fn evidence(rows: &[PlanRow]) -> String {
         }
     }
     text
+}
+
+/// `memory while training: tuned 1.2 GB`.
+fn memory(rows: &[PlanRow]) -> String {
+    let mut groups: Vec<(u64, Vec<&str>)> = Vec::new();
+    for row in rows {
+        let Some(n_bytes) = row.memory else { continue };
+        match groups.iter_mut().find(|(known, _)| *known == n_bytes) {
+            Some((_, stages)) if stages.last() == Some(&row.in_the_file()) => {}
+            Some((_, stages)) => stages.push(row.in_the_file()),
+            None => groups.push((n_bytes, vec![row.in_the_file()])),
+        }
+    }
+    let part = |(n_bytes, stages): &(u64, Vec<&str>)| format!("{} {}", few(stages), bytes(*n_bytes));
+    match groups.is_empty() {
+        true => String::new(),
+        false => format!("  memory while training: {}\n", groups.iter().map(part).collect::<Vec<_>>().join("; ")),
+    }
 }
 
 /// The stages by what their estimate is taken from, in the order of the plan.
@@ -418,6 +451,7 @@ mod tests {
             seconds: 30.0,
             tests: 0,
             cost: None,
+            memory: None,
             why: why.to_owned(),
         }
     }

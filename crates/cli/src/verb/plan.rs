@@ -4,6 +4,7 @@ use sluice_engine::{PlanState, PlannedStage, Price, PricedPlan, PricedStage, Rea
 
 use crate::args::Plan;
 use crate::exit::{Exit, Outcome};
+use crate::memory::Models;
 use crate::output::out;
 use crate::preflight::{self, Depth};
 use crate::render::plan::{Cost, PlanRow, PlanWord, limits, plan};
@@ -23,13 +24,17 @@ pub fn run(session: &Session, args: &Plan) -> Outcome {
         !matches!(planned.state, PlanState::Hit { .. }) || planned.tests_to_run > 0
     };
     let n_pending = stages.iter().filter(is_pending).count();
+    let mut models = Models::of(&project);
     if session.global.json {
         for stage in &stages {
-            out(format!("{}\n", serde_json::to_string(stage).unwrap_or_default()));
+            let mut object = serde_json::json!(stage);
+            object["memory_bytes"] = memory(stage, &mut models).into();
+            out(format!("{object}\n"));
         }
         out(format!("{}\n", serde_json::json!({ "total": total })));
     } else {
-        out(plan(&stages.iter().map(row).collect::<Vec<PlanRow>>(), session.world.out));
+        let rows: Vec<PlanRow> = stages.iter().map(|stage| row(stage, memory(stage, &mut models))).collect();
+        out(plan(&rows, session.world.out));
         out(limits(project.plan.pipeline()).iter().map(|line| format!("{line}\n")).collect::<String>());
     }
     // A stage that waits has not looked at its models: they are to be right before the first stage runs.
@@ -39,7 +44,12 @@ pub fn run(session: &Session, args: &Plan) -> Outcome {
     Ok(if args.exit_code && n_pending > 0 { Exit::Pending } else { Exit::Ok })
 }
 
-fn row(stage: &PricedStage) -> PlanRow {
+/// What a training that would run holds of memory.
+fn memory(stage: &PricedStage, models: &mut Models<'_>) -> Option<u64> {
+    stage.price.as_ref().and_then(|_| models.training_bytes(&stage.planned.name))
+}
+
+fn row(stage: &PricedStage, memory: Option<u64>) -> PlanRow {
     let PricedStage { planned: PlannedStage { name, kind, cell, state, tests_to_run }, price } = stage;
     let (word, record) = match state {
         PlanState::Hit { record, .. } => (PlanWord::Hit, Some(record)),
@@ -70,6 +80,7 @@ fn row(stage: &PricedStage) -> PlanRow {
         seconds: record.map_or(0.0, |record| record.seconds),
         tests: *tests_to_run,
         cost: price.and_then(cost),
+        memory,
         why: match state {
             PlanState::Pending { never_ran: true, .. } => Reason::NeverRan.to_string(),
             PlanState::Hit { .. } if *tests_to_run > 0 => {

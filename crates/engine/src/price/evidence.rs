@@ -214,8 +214,8 @@ fn made_something(outcome: Outcome) -> bool {
 }
 
 /// Whether a record tells what the stage costs. For one that runs a model it must have been the same arithmetic and the
-/// same models. A checkpoint that a stage makes is another one each time; of the same pipeline and profile it has at least
-/// the same shape.
+/// same models. A checkpoint that a stage makes is another one each time: of the same pipeline and profile it has the same
+/// shape, and so it has, likely, where the stage's other models are the same.
 fn is_like(stage: &Stage, leaves: &[Leaf], record: &Record, is_own: bool) -> bool {
     let kind = stage.kind.name();
     if record.kind != kind.name() {
@@ -227,11 +227,14 @@ fn is_like(stage: &Stage, leaves: &[Leaf], record: &Record, is_own: bool) -> boo
     let value =
         |leaves: &[Leaf], path: &str| leaves.iter().find(|leaf| leaf.path == path).map(|leaf| leaf.value.clone());
     let same = |path: &str| value(leaves, path) == value(&record.leaves, path);
-    let is_same_model = |role: &str, source: &Source| match source {
-        Source::Stage(_) => is_own || same(&format!("{INPUT}{role}")),
-        Source::Model(_) | Source::Folder(_) | Source::Files(_) => same(&format!("{INPUT}{role}")),
-    };
-    let models = stage.kind.inputs().into_iter();
-    let mut models = models.filter(|input| matches!(input.expects, Expects::Checkpoint | Expects::Config));
-    same("engine.numerics") && models.all(|input| is_same_model(&input.role, &input.source))
+    let models: Vec<_> = stage
+        .kind
+        .inputs()
+        .into_iter()
+        .filter(|input| matches!(input.expects, Expects::Checkpoint | Expects::Config))
+        .map(|input| (matches!(input.source, Source::Stage(_)), same(&format!("{INPUT}{}", input.role))))
+        .collect();
+    same("engine.numerics")
+        && models.iter().all(|(is_made, is_same)| *is_made || *is_same)
+        && (is_own || models.iter().any(|(_, is_same)| *is_same))
 }

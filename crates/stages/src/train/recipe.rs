@@ -1,10 +1,13 @@
 //! From the parameters of the pipeline file to the settings of crate `train`, field by field.
 
+use sluice_lm::config::Config;
+use sluice_lm::memory::{Share, Sizes};
 use sluice_lm::precision::Precision;
 use sluice_spec::stage::train::objective as spec;
 use sluice_spec::stage::train::{self, Optimiser, Passes, Tokens, Train};
 use sluice_train::backward::Kept;
 use sluice_train::batch::{BatchError, Limits, PromptKeep, ResponseHeader, Truncation};
+use sluice_train::memory::{TrainingLoad, training};
 use sluice_train::objective::{
     Cpo, Dpo, DpoLoss, Ipo, Kto, LogProbs, MarginLoss, Objective, Orpo, RDpo, Rrhf, Simpo, SlicHf,
 };
@@ -49,12 +52,39 @@ pub fn recipe(params: &Train, n_rows: usize, n_parameters: usize, precision: Pre
         max_grad_norm: Some(max_grad_norm.get()),
         micro_batch_tokens: micro_batch_tokens.get() as usize,
         precision,
-        kept: match recompute.value {
-            Some(true) => Kept::Blocks,
-            Some(false) => Kept::All,
-            None => Kept::suited_to(n_parameters),
-        },
+        kept: kept(recompute.value, n_parameters),
     }
+}
+
+fn kept(recompute: Option<bool>, n_parameters: usize) -> Kept {
+    match recompute {
+        Some(true) => Kept::Blocks,
+        Some(false) => Kept::All,
+        None => Kept::suited_to(n_parameters),
+    }
+}
+
+/// Bytes that a training holds at its fullest, counted from the configuration of the model it starts from. Every token of a
+/// pass may be one that is predicted.
+pub fn memory(params: &Train, config: &Config, precision: Precision) -> u64 {
+    let mut sizes = Sizes::of(config);
+    if let train::Objective::Reward(reward) = &params.objective.value {
+        let n_fresh = reward.grow_layers.get() as usize;
+        sizes = Sizes {
+            n_blocks: sizes.n_blocks + n_fresh,
+            n_parameters: sizes.n_parameters + n_fresh * sizes.of_a_block(),
+            ..sizes
+        };
+    }
+    let n_tokens = params.passes.micro_batch_tokens.get() as usize;
+    let load = TrainingLoad {
+        precision,
+        master: master(params, precision),
+        kept: kept(params.passes.recompute.value, sizes.n_parameters),
+        n_tokens,
+        n_predicted: n_tokens,
+    };
+    Share::total(&training(&sizes, load)) as u64
 }
 
 /// How examples are cut.
