@@ -32,7 +32,9 @@ fn three_runs() -> Project {
 fn without_times(said: &Said) -> String {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let is_time = |at: usize| matches!(words[at], "just" | "now" | "ms" | "s") || words.get(at + 1) == Some(&"ms");
+        let is_time = |at: usize| {
+            matches!(words[at], "just" | "now" | "ms" | "s") || matches!(words.get(at + 1), Some(&"ms" | &"s"))
+        };
         (0..words.len()).filter(|at| !is_time(*at)).map(|at| words[at]).collect::<Vec<_>>().join(" ") + "\n"
     };
     said.out.lines().map(line).collect()
