@@ -4,6 +4,7 @@
 //! Owns the order of the cases and the table. The cases know the programs by their command lines, and the crates where a
 //! whole process would measure something else.
 
+mod diff;
 mod first;
 mod ingest;
 mod many;
@@ -78,13 +79,14 @@ struct Peer {
 /// A case by its name.
 type Case = (&'static str, fn(&Ask) -> Result<Vec<Figure>, Box<dyn Error>>);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("nothing", nothing::measure),
     ("plan", many::measure),
     ("first", first::measure),
     ("ingest", ingest::measure),
     ("rows", rows::measure),
     ("pairs", pairs::measure),
+    ("diff", diff::measure),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
