@@ -338,3 +338,116 @@ fn a_metric_is_a_gate() {
         help: what reads `report` does not run until its tests pass; its result is kept
     "#]].assert_eq(&told.replace(&rate, "RATE"));
 }
+
+/// Of the cells of one stage, two have a row that breaks a test.
+const MATRIX: &str = "\
+version: 1
+stages:
+  prompts: { ingest: { from: prompts.jsonl, keep: [level], split: { heldout: 0 } } }
+  above:
+    sql: { from: [prompts], query: 'select prompt, level from prompts where level > ${matrix.least} order by level' }
+    matrix: { least: [1, 4, 9] }
+    tests:
+      - range: { column: level, max: 8 }
+      - unique: [level]
+  counts:
+    sql: { from: [above], query: select count(*) as n from above }
+";
+
+#[test]
+fn the_tests_of_a_matrix_are_made_for_each_cell() {
+    let project = project();
+    project.write("p.yaml", MATRIX);
+    check_run(
+        &project,
+        3,
+        expect![[r#"
+            prompts ran
+            above[least=1] failed: range_level failed, unique_level passed
+            above[least=4] failed: range_level failed, unique_level passed
+            above[least=9] ran: range_level passed, unique_level passed
+            counts[least=1] blocked
+            counts[least=4] blocked
+            counts[least=9] ran
+        "#]],
+    );
+    expect![[r#"
+        error: test `range_level` of stage `above[least=4]` failed: 1 row (p.yaml:8:9)
+          prompt       level
+          Name a day.      9
+          help: `sluice sql 'select * from "above[least=4]".failed.range_level'` shows them all
+    "#]]
+    .assert_eq(&project.sluice(["test", "above[least=4]"]).ended(3).err);
+    // The rows at fault are a table for each cell that has any, and all of them together.
+    let rows = |table: &str| {
+        let query = format!("select * from {table}");
+        project.sluice(["sql", &query, "--format", "csv"]).ended(0).out
+    };
+    expect![[r#"
+        prompt,level
+        Name a day.,9
+    "#]]
+    .assert_eq(&rows("\"above[least=4]\".failed.range_level"));
+    expect![[r#"
+        least,prompt,level
+        1,Name a day.,9
+        4,Name a day.,9
+    "#]]
+    .assert_eq(&rows("above.failed.range_level order by least"));
+    let none = project.sluice(["sql", "select * from \"above[least=9]\".failed.range_level"]).ended(2).err;
+    assert!(none.contains("there is no table `above[least=9].failed.range_level`"), "{none}");
+    // One cell more makes its own tests, and the others none again.
+    project.edit("p.yaml", "[1, 4, 9]", "[1, 4, 9, 2]");
+    check_run(
+        &project,
+        3,
+        expect![[r#"
+            prompts hit
+            above[least=1] failed: range_level failed (known), unique_level passed (known)
+            above[least=4] failed: range_level failed (known), unique_level passed (known)
+            above[least=9] hit: range_level passed (known), unique_level passed (known)
+            above[least=2] failed: range_level failed, unique_level passed
+            counts[least=1] blocked
+            counts[least=4] blocked
+            counts[least=9] hit
+            counts[least=2] blocked
+        "#]],
+    );
+}
+
+#[test]
+fn an_outcome_stays_in_the_store_as_long_as_what_was_tested() {
+    let project = project();
+    project.sluice(["run", "p.yaml", "prompts", "--quiet"]).ended(0);
+    // No run has made this test.
+    project.edit("p.yaml", "unique: [prompt_id]", "unique: [group]");
+    project.sluice(["test", "prompts"]).ended(3);
+    let collect = |policy: &[&str]| {
+        project.sluice([&["gc", "--grace-hours", "0", "--quiet"], policy].concat()).ended(0);
+        project.sluice(["fsck"]).ended(0);
+    };
+    collect(&[]);
+    let tested = project.sluice(["test", "prompts", "--json"]).ended(3).out;
+    let tested: Value = serde_json::from_str(&tested).expect("one object");
+    assert_eq!((&tested["tests"][1]["name"], &tested["tests"][1]["known"]), (&"unique_group".into(), &true.into()));
+    let query = "select \"group\", n_rows from prompts.failed.unique_group";
+    expect![[r#"
+        group,n_rows
+        colour,2
+    "#]]
+    .assert_eq(&project.sluice(["sql", query, "--format", "csv"]).ended(0).out);
+    // It goes with the last run that had the result: equal rows are tested anew.
+    project.write("prompts.jsonl", &PROMPTS.replace("a colour", "one colour"));
+    project.sluice(["run", "p.yaml", "--quiet"]).ended(3);
+    collect(&["--keep-runs", "1"]);
+    project.write("prompts.jsonl", PROMPTS);
+    check_run(
+        &project,
+        3,
+        expect![[r#"
+        prompts failed: columns passed, unique_group failed, known_group warned
+        hard blocked
+        counts blocked
+    "#]],
+    );
+}

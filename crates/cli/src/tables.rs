@@ -2,7 +2,7 @@
 //! after a dot, as in `pairs.dropped`, `tuned.steps`, `report.metrics`. The tables of a matrix's cells have the cells'
 //! names, and the name of the stage itself is all of them, with the axes as columns in front.
 
-use sluice_spec::{Cell, Coordinate, LeafValue, Pipeline};
+use sluice_spec::{Cell, Coordinate, LeafValue, Pipeline, StageName};
 use sluice_sql::{Constant, NamedTable, TableData, UnionPart};
 use sluice_store::{Artifact, Output, Record, Store};
 
@@ -29,25 +29,33 @@ pub fn n_rows(record: &Record) -> Option<u64> {
     record.outputs.first().and_then(Output::n_rows)
 }
 
-/// All tables of some results. None is opened before a query asks for it.
-pub fn tables(pipeline: &Pipeline, results: &[Found], store: &Store) -> Vec<NamedTable> {
+/// The outputs of some results, each with its stage.
+pub fn outputs(results: &[Found]) -> impl Iterator<Item = (&StageName, NamedOutput<'_>)> {
+    results.iter().flat_map(|Found { stage, record, .. }| {
+        named(stage.as_str(), record).into_iter().map(move |output| (stage, output))
+    })
+}
+
+/// The tables among some outputs, and those of a matrix's cells once more as one. None is opened before a query asks for it.
+pub fn tables<'a>(
+    pipeline: &Pipeline,
+    outputs: impl IntoIterator<Item = (&'a StageName, NamedOutput<'a>)>,
+    store: &Store,
+) -> Vec<NamedTable> {
     let mut tables = Vec::new();
     let mut unions: Vec<(String, Vec<(String, &Cell)>)> = Vec::new();
-    for found in results {
-        let cell = pipeline.stage(&found.stage).and_then(|stage| stage.cell.as_ref());
-        for NamedOutput { name, output } in named(found.stage.as_str(), &found.record) {
-            if !matches!(output.artifact, Artifact::Table(_)) {
-                continue;
-            }
-            if let Some(cell) = cell {
-                let of_base = name.replacen(found.stage.as_str(), cell.base.as_str(), 1);
-                match unions.iter_mut().find(|(union, _)| *union == of_base) {
-                    Some((_, parts)) => parts.push((name.clone(), cell)),
-                    None => unions.push((of_base, vec![(name.clone(), cell)])),
-                }
-            }
-            tables.push(stored(name, output, store));
+    for (stage, NamedOutput { name, output }) in outputs {
+        if !matches!(output.artifact, Artifact::Table(_)) {
+            continue;
         }
+        if let Some(cell) = pipeline.stage(stage).and_then(|stage| stage.cell.as_ref()) {
+            let of_base = name.replacen(stage.as_str(), cell.base.as_str(), 1);
+            match unions.iter_mut().find(|(union, _)| *union == of_base) {
+                Some((_, parts)) => parts.push((name.clone(), cell)),
+                None => unions.push((of_base, vec![(name.clone(), cell)])),
+            }
+        }
+        tables.push(stored(name, output, store));
     }
     tables.extend(unions.into_iter().map(|(name, parts)| NamedTable { name, data: TableData::Union(union(&parts)) }));
     tables

@@ -40,12 +40,10 @@ pub fn known(session: &Session, project: &Project, results: &[Found]) -> Result<
     Ok(tested)
 }
 
-/// The rows at fault as tables, each named `STAGE.failed.TEST`.
-pub fn tables(tested: &[Tested]) -> Vec<NamedOutput<'_>> {
+/// The rows at fault as tables, each named `STAGE.failed.TEST`, with their stages.
+pub fn outputs(tested: &[Tested]) -> impl Iterator<Item = (&StageName, NamedOutput<'_>)> {
     let tests = tested.iter().flat_map(|Tested { stage, tests }| tests.iter().map(move |test| (stage, test)));
-    tests
-        .filter_map(|(stage, test)| Some(NamedOutput { name: table_name(stage, test), output: test.rows()? }))
-        .collect()
+    tests.filter_map(|(stage, test)| Some((stage, NamedOutput { name: table_name(stage, test), output: test.rows()? })))
 }
 
 /// What the rows at fault are called.

@@ -306,7 +306,7 @@ impl Shop<'_> {
         let mut made = Vec::with_capacity(open.len());
         for ((case, attempt), verdict) in open.into_iter().zip(verdicts) {
             let outcome = match verdict {
-                Ok(verdict) => self.commit(case, attempt, verdict, seconds),
+                Ok(verdict) => self.commit(case, record.key, attempt, verdict, seconds),
                 Err(StageFailure::Interrupted) => return Err(StageFailure::Interrupted),
                 Err(failure) => Err(failure),
             };
@@ -315,7 +315,14 @@ impl Shop<'_> {
         Ok(made)
     }
 
-    fn commit(&self, case: &Case, attempt: Attempt, verdict: Verdict, seconds: f64) -> Result<Record, StageFailure> {
+    fn commit(
+        &self,
+        case: &Case,
+        about: StageKey,
+        attempt: Attempt,
+        verdict: Verdict,
+        seconds: f64,
+    ) -> Result<Record, StageFailure> {
         let Verdict { n_failed, rows, found } = verdict;
         let draft = RecordDraft {
             kind: key::TEST.to_owned(),
@@ -324,6 +331,7 @@ impl Shop<'_> {
             outputs: rows.into_iter().collect(),
             metrics: BTreeMap::from([(FAILURES.to_owned(), n_failed as f64)]),
             facts: found.into_iter().map(|found| (FOUND.to_owned(), found)).collect(),
+            about: Some(about),
             seconds,
             created_unix_ms: (self.clock)(),
             ..RecordDraft::default()

@@ -116,6 +116,7 @@ impl Shop<'_> {
             n_rows_reused,
             n_steps_resumed,
             notices: notices.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            about: None,
             work: Some(self.work_done(stage, &resolved.inputs, done, seconds)),
             seconds,
             created_unix_ms: (self.clock)(),

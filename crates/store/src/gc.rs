@@ -2,8 +2,8 @@
 //! what a stage is: names in manifests are only shown.
 //!
 //! What is kept: runs, all of them unless a policy says otherwise, and what they lead to. A run names keys, a key has a
-//! record, a record names tables, checkpoints and row journals. An unfinished stage has no record; its rows and its saved
-//! training are kept as long as a kept run names its key.
+//! record, a record names tables, checkpoints and row journals. A record about another one is kept with that, whoever made
+//! it. An unfinished stage has no record; its rows and its saved training are kept as long as a kept run names its key.
 //!
 //! Why nothing is taken from a run that is going on, however it falls out with this in time:
 //!
@@ -219,8 +219,9 @@ impl<'a> Marking<'a> {
     /// A record that nobody names and that is young leads on as one that is kept: its artifacts may be old.
     fn records(&mut self) -> Result<(), StoreError> {
         for (key, path) in self.layout.records()? {
-            let is_live = self.roots.keys.contains(&key);
             let record = disk::get(&path)?.map(|bytes| Record::from_bytes(&path, &bytes));
+            let about = record.as_ref().and_then(|record| record.as_ref().ok()?.about);
+            let is_live = [Some(key), about].iter().flatten().any(|key| self.roots.keys.contains(key));
             let stays = is_live || self.is_young(&path);
             match record {
                 None => continue,

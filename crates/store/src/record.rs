@@ -47,6 +47,10 @@ pub struct Record {
     /// a program that did not write them down, which may have used any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_scopes: Option<Vec<RowScope>>,
+    /// The result that this one says something about, as the outcome of a data test does: whatever keeps that keeps this.
+    /// Older programs pass over it, and keep what a run names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<StageKey>,
     /// What was worked through, for whoever predicts the next action: none in the record of a program that did not count it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
@@ -77,6 +81,8 @@ pub struct RecordDraft {
     pub n_steps_resumed: u64,
     /// See [`Record::notices`].
     pub notices: Vec<Notice>,
+    /// See [`Record::about`].
+    pub about: Option<StageKey>,
     /// See [`Record::work`].
     pub work: Option<Work>,
     /// See [`Record::seconds`].
@@ -286,6 +292,7 @@ impl Record {
             n_steps_resumed,
             work,
             notices,
+            about,
             seconds,
             created_unix_ms,
         } = draft;
@@ -304,6 +311,7 @@ impl Record {
             work,
             notices,
             row_scopes: Some(row_scopes),
+            about,
             seconds,
             created_unix_ms,
         }

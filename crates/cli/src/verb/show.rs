@@ -60,7 +60,7 @@ pub fn run(session: &Session, args: &Show) -> Outcome {
 fn show(session: &Session, shown: &Shown, product: Option<&str>, n_rows: u64) -> Result<(), Failure> {
     let Shown { name, record, run, stale, tested } = shown;
     let mut outputs = named(name, record);
-    outputs.extend(tested::tables(tested));
+    outputs.extend(tested::outputs(tested).map(|(_, output)| output));
     let known: Vec<String> = outputs.iter().map(|output| output.name.clone()).collect();
     // The stage alone means all it made, and not the rows at fault of its tests; a dotted name means one table.
     let failed = format!("{name}.failed.");

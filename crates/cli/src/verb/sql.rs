@@ -13,7 +13,7 @@ use crate::render::Ink;
 use crate::render::quantity::{count, counted};
 use crate::render::rows::rows;
 use crate::session::{Found, Project, Session, quoted};
-use crate::tables::{NamedOutput, named, stored, tables, union};
+use crate::tables::{NamedOutput, named, outputs, stored, tables, union};
 use crate::tested;
 use crate::wire::exit_of_store;
 use crate::world::World;
@@ -25,13 +25,12 @@ pub fn run(session: &Session, args: &Sql) -> Outcome {
     };
     let results = session.results(&project)?;
     let asked = table_names(query).map_err(|error| failure(error, session, &project))?;
-    let mut tables = tables(project.plan.pipeline(), &results, &session.store);
+    let tested = tested::known(session, &project, &results)?;
+    let present = outputs(&results).chain(tested::outputs(&tested));
+    let mut tables = tables(project.plan.pipeline(), present, &session.store);
     for name in &asked {
         tables.extend(earlier_tables(session, &project, &results, name)?);
     }
-    let tested = tested::known(session, &project, &results)?;
-    let at_fault = tested::tables(&tested).into_iter();
-    tables.extend(at_fault.map(|NamedOutput { name, output }| stored(name, output, &session.store)));
     let answer = sluice_sql::Session::new(tables).and_then(|session| session.query(query));
     let batches = answer.map_err(|error| failure(error, session, &project))?;
     if !session.global.quiet {

@@ -283,6 +283,7 @@ stages:
             n_steps_resumed: 0,
             notices: Vec::new(),
             row_scopes: None,
+            about: None,
             work: Some(Work { unit: String::new(), n_done, n_tokens: 0, seconds: 0.0, n_rows_read }),
             seconds: 0.0,
             created_unix_ms: 0,

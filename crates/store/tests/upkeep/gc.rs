@@ -40,6 +40,17 @@ fn what_a_run_or_a_tag_leads_to_stays() {
 }
 
 #[test]
+fn what_is_said_about_a_result_stays_as_long_as_that() {
+    let shelf = Shelf::new();
+    shelf.result(1);
+    shelf.result(2);
+    shelf.result_about(3, 1);
+    shelf.result_about(4, 2);
+    shelf.run(1, &[("a", 1)]);
+    check(&shelf, &policy(None, None), expect!["r1, record 1, record 3, rows 1, rows 3, 2 tables, 0 checkpoints"]);
+}
+
+#[test]
 fn what_is_young_stays_with_all_it_leads_to() {
     let shelf = Shelf::new();
     shelf.result(1);

@@ -63,13 +63,22 @@ impl Shelf {
 
     /// A result of a key with the table of another number.
     pub fn result_of(&self, n: u8, content: u8) {
+        self.commit(n, content, None);
+    }
+
+    /// A result of a key that says something about that of another.
+    pub fn result_about(&self, n: u8, other: u8) {
+        self.commit(n, n, Some(key(other)));
+    }
+
+    fn commit(&self, n: u8, content: u8, about: Option<StageKey>) {
         let attempt = self.store.begin(key(n)).expect("an attempt");
         self.rows(&attempt, content);
         let mut writer = attempt.write_table("numbers", numbers(content).schema()).expect("a table");
         writer.write(&numbers(content)).expect("rows");
         let table = writer.finish().expect("a table");
         let outputs = vec![Output { name: "numbers".to_owned(), artifact: Artifact::Table(table) }];
-        attempt.commit(draft(n, outputs)).expect("a record");
+        attempt.commit(RecordDraft { about, ..draft(n, outputs) }).expect("a record");
     }
 
     /// A result that is a checkpoint.
