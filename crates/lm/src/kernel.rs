@@ -10,6 +10,8 @@
 mod adamw;
 pub mod attention;
 mod autodiff;
+#[cfg(any(test, feature = "cube"))]
+mod blocks;
 #[cfg(feature = "cube")]
 mod cube;
 mod flex;
@@ -21,6 +23,10 @@ mod norm;
 mod plain;
 #[cfg(test)]
 mod reference;
+#[cfg(any(test, feature = "cube"))]
+mod rows;
+#[cfg(any(test, feature = "cube"))]
+mod vocabulary;
 
 use std::sync::Arc;
 
@@ -50,17 +56,20 @@ pub trait Kernels: Backend {
         spec: RmsNormSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    /// Output, and the logarithm of each softmax's sum `[n, heads]` for the backward pass; where that makes the sums again,
+    /// an empty tensor.
     fn self_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
     fn self_attention_backward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
@@ -163,7 +172,7 @@ pub fn self_attention(
     segments: &Arc<[Segment]>,
     spec: &Arc<AttentionSpec>,
 ) -> Tensor<2> {
-    let out = <Dispatch as Kernels>::self_attention(
+    let (out, _) = <Dispatch as Kernels>::self_attention(
         q.into_dispatch(),
         k.into_dispatch(),
         v.into_dispatch(),

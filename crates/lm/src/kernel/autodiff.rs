@@ -39,12 +39,12 @@ impl<B: Backend + Kernels> Backward<B, 2> for RmsNormStep {
 struct AttentionStep;
 
 impl<B: Backend + Kernels> Backward<B, 3> for AttentionStep {
-    type State = ([FloatTensor<B>; 3], Arc<[Segment]>, Arc<AttentionSpec>);
+    type State = ([FloatTensor<B>; 4], Arc<[Segment]>, Arc<AttentionSpec>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let ([q, k, v], segments, spec) = ops.state;
-        let (dq, dk, dv) = B::self_attention_backward(q, k, v, grad, segments, spec);
+        let ([q, k, v, lse], segments, spec) = ops.state;
+        let (dq, dk, dv) = B::self_attention_backward(q, k, v, lse, grad, segments, spec);
         for (parent, grad) in ops.parents.into_iter().zip([dq, dk, dv]) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, grad);
@@ -105,13 +105,15 @@ impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         v: FloatTensor<Self>,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-        let out = B::self_attention(q.clone(), k.clone(), v.clone(), segments.clone(), spec.clone());
-        match AttentionStep.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(([q, k, v], segments, spec), out),
+        let (out, lse) = B::self_attention(q.clone(), k.clone(), v.clone(), segments.clone(), spec.clone());
+        let off_the_tape = FloatTensor::<Self>::new(lse.clone());
+        let out = match AttentionStep.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(([q, k, v, lse], segments, spec), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
-        }
+        };
+        (out, off_the_tape)
     }
 
     fn glu(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
@@ -150,6 +152,7 @@ impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         _q: FloatTensor<Self>,
         _k: FloatTensor<Self>,
         _v: FloatTensor<Self>,
+        _lse: FloatTensor<Self>,
         _grad: FloatTensor<Self>,
         _segments: Arc<[Segment]>,
         _spec: Arc<AttentionSpec>,

@@ -1,5 +1,5 @@
-//! The fused operations on CubeCL devices, which are Burn's GPUs: all of them as plain compositions, which Burn fuses where
-//! it can. A kernel that is worth writing takes the place of one of them here, and is tested against it.
+//! The fused operations on CubeCL devices, which are Burn's GPUs: products of the backend with kernels between them, and
+//! plain compositions, which Burn fuses where it can, for the rest. Every kernel is tested against its composition.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
-    plain,
+    blocks, plain, vocabulary,
 };
 use crate::packed::Segment;
 
@@ -54,20 +54,21 @@ impl Kernels for Cube {
         v: GpuTensor,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
-    ) -> GpuTensor {
-        lower(plain::self_attention(lift(q), lift(k), lift(v), &segments, &spec))
+    ) -> (GpuTensor, GpuTensor) {
+        let (out, lse) = blocks::forward(lift(q), lift(k), lift(v), &segments, &spec);
+        (lower(out), lower(lse))
     }
 
     fn self_attention_backward(
         q: GpuTensor,
         k: GpuTensor,
         v: GpuTensor,
+        lse: GpuTensor,
         grad: GpuTensor,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        let attend = |[q, k, v]: [Tensor<2>; 3]| plain::self_attention(q, k, v, &segments, &spec);
-        let [dq, dk, dv] = plain::gradients([lift(q), lift(k), lift(v)], lift(grad), attend);
+        let [dq, dk, dv] = blocks::backward([q, k, v].map(lift), lift(lse), lift(grad), &segments, &spec);
         (lower(dq), lower(dk), lower(dv))
     }
 
@@ -82,7 +83,7 @@ impl Kernels for Cube {
     }
 
     fn token_logps(hidden: GpuTensor, table: GpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> GpuTensor {
-        lower(plain::token_logps_by_chunks(lift(hidden), lift(table), &targets, softcap))
+        lower(vocabulary::forward(lift(hidden), lift(table), &targets, softcap))
     }
 
     fn token_logps_backward(
@@ -92,7 +93,7 @@ impl Kernels for Cube {
         targets: Arc<[u32]>,
         softcap: Option<f32>,
     ) -> (GpuTensor, GpuTensor) {
-        let (dhidden, dtable) = plain::token_logps_gradient(lift(hidden), lift(table), lift(grad), &targets, softcap);
+        let (dhidden, dtable) = vocabulary::backward(lift(hidden), lift(table), lift(grad), &targets, softcap);
         (lower(dhidden), lower(dtable))
     }
 }

@@ -97,19 +97,22 @@ impl Kernels for Flex {
         v: CpuTensor,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
-    ) -> CpuTensor {
+    ) -> (CpuTensor, CpuTensor) {
+        // The backward passes here make the sums again.
+        let no_sums = || wrap(Vec::new(), Shape::from([0, 0]));
         if is_half(&q) {
-            return lower(plain::self_attention(lift(q), lift(k), lift(v), &segments, &spec));
+            return (lower(plain::self_attention(lift(q), lift(k), lift(v), &segments, &spec)), no_sums());
         }
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
         let out = attention::forward(elements(&q), elements(&k), elements(&v), &segments, &spec);
-        wrap(out, q.shape())
+        (wrap(out, q.shape()), no_sums())
     }
 
     fn self_attention_backward(
         q: CpuTensor,
         k: CpuTensor,
         v: CpuTensor,
+        _lse: CpuTensor,
         grad: CpuTensor,
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::math::{self, vectorized};
 
 /// Rows whose logits exist at one time, at most.
-const CHUNK_ROWS: usize = 512;
+pub const CHUNK_ROWS: usize = 512;
 
 /// Bytes of logits that exist at one time in f32, at most; a single row may have more.
 pub const CHUNK_BYTES: usize = 256 << 20;

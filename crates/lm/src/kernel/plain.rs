@@ -196,7 +196,7 @@ fn attend(
 
 /// Heads `[n, heads · d]` turned to the positions of their rows. In bf16 the cosines and sines are rounded, and so are both
 /// products and their sum.
-fn turned(x: Tensor<2>, positions: &[usize], spec: &AttentionSpec) -> Tensor<2> {
+pub fn turned(x: Tensor<2>, positions: &[usize], spec: &AttentionSpec) -> Tensor<2> {
     let held = Precision::of(&x);
     let ([n, width], d, device) = (x.dims(), spec.head_dim, x.device());
     let half = d / 2;
