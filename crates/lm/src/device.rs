@@ -103,6 +103,12 @@ fn open(index: usize) -> Result<Gpu, GpuError> {
     Err(GpuError::NotBuilt { index })
 }
 
+/// Whether the kernels that read and write the bits of a float are there for this device: for the CPU, and for what CubeCL
+/// compiles for.
+pub fn has_bit_kernels(device: &Device) -> bool {
+    *device == Device::flex() || cfg!(feature = "cube")
+}
+
 /// What a device's allocator holds; `None` on the CPU.
 pub fn memory_use(device: &Device) -> Option<MemoryUse> {
     let usage = device.memory_pool_usage()?;

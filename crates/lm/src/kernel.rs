@@ -2,7 +2,8 @@
 //!
 //! Owns the operations whose plain composition of tensor operations is slow: root-mean-square norm, attention, gated
 //! units, the vocabulary head, the optimiser step. Each has a hand-written f32 version for the CPU with its own backward
-//! pass on Burn's tape; in bf16 and on a GPU the plain composition runs.
+//! pass on Burn's tape, and one for GPUs, of kernels and the backend's products; in bf16 on the CPU the plain composition
+//! runs.
 //! Knows nothing of architectures: what a model needs to say about an operation is in its `Spec`.
 //!
 //! n tokens, d hidden size, m picked rows, w vocabulary
@@ -14,6 +15,8 @@ mod autodiff;
 mod blocks;
 #[cfg(feature = "cube")]
 mod cube;
+#[cfg(feature = "cube")]
+mod elements;
 mod flex;
 pub mod glu;
 mod half;

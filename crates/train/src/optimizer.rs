@@ -269,13 +269,14 @@ impl GradientSum {
     }
 }
 
-/// Sum of squares: in f64 over fixed blocks on the CPU, so that it depends neither on threads nor on length; by the
-/// device's own f32 reduction elsewhere.
+/// Elements whose squares are summed together.
+const BLOCK: usize = 32_768;
+
+/// Sum of squares: of fixed blocks, so that it depends neither on threads nor on length, and of their sums in f64.
 fn square_sum(grad_n: &mut Tensor<1>) -> f64 {
-    const BLOCK: usize = 32_768;
     let device = grad_n.device();
     if device != Device::flex() {
-        return grad_n.clone().square().sum().into_scalar::<f32>().into();
+        return square_sum_on_device(grad_n);
     }
     let data = grad_n.extract().into_data();
     let blocks: Vec<f64> = match data.as_slice::<f32>() {
@@ -286,7 +287,46 @@ fn square_sum(grad_n: &mut Tensor<1>) -> f64 {
     blocks.iter().sum()
 }
 
+/// The same with blocks summed in f32 where the gradient lies, along a dimension: a sum over all of a tensor is one of
+/// atomic additions there, whose order nobody knows.
+fn square_sum_on_device(grad_n: &Tensor<1>) -> f64 {
+    let [n] = grad_n.dims();
+    let n_whole = n / BLOCK * BLOCK;
+    let parts = [(0, n_whole, BLOCK), (n_whole, n - n_whole, n - n_whole)];
+    let sums = parts.into_iter().filter(|(_, n_elements, _)| *n_elements > 0).map(|(start, n_elements, block)| {
+        let rows = grad_n.clone().narrow(0, start, n_elements).reshape([n_elements / block, block]);
+        rows.square().sum_dim(1).into_data().iter::<f64>().sum::<f64>()
+    });
+    sums.sum()
+}
+
 /// The factor that brings a gradient of `norm` to at most `max_norm`: PyTorch's `min(1, max_norm / (norm + 1e-6))`.
 pub fn clip_factor(norm: f64, max_norm: Option<f64>) -> f64 {
     max_norm.map_or(1.0, |max_norm| (max_norm / (norm + 1e-6)).min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, TensorData};
+
+    use super::*;
+
+    /// In the last places of two blocks and in what is left of a third; without such a rest; without a block; nothing at all.
+    #[test]
+    fn squares_are_summed_alike_on_a_device() {
+        let of = |n: usize, places: &[(usize, f32)]| {
+            let mut values = vec![0.0; n];
+            places.iter().for_each(|(at, value)| values[*at] = *value);
+            Tensor::<1>::from_data(TensorData::new(values, [n]), (&Device::flex(), DType::F32))
+        };
+        let places = [(BLOCK - 1, 1.0), (2 * BLOCK - 1, -1.0), (2 * BLOCK, 1.0), (2 * BLOCK + 6, -2.0), (0, 0.5)];
+        for (mut grad_n, want) in [
+            (of(2 * BLOCK + 7, &places), 7.25),
+            (of(2 * BLOCK, &places[..2]), 2.0),
+            (of(3, &[(2, -3.0)]), 9.0),
+            (of(0, &[]), 0.0),
+        ] {
+            assert_eq!((square_sum_on_device(&grad_n), square_sum(&mut grad_n)), (want, want));
+        }
+    }
 }

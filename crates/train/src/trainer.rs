@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Device};
+use sluice_lm::device::has_bit_kernels;
 use sluice_lm::params::{ParamMut, Parameters, held};
 use sluice_lm::precision::Precision;
 use sluice_lm::stack::Stack;
@@ -75,7 +76,7 @@ pub enum TrainError {
     GradientNotFinite { step: usize, value: f64, loss: f64 },
     #[error("parameter {name} is {dtype}; training needs weights in f32")]
     NotF32 { name: String, dtype: String },
-    #[error("weights kept as `{master}` are trained on the CPU alone so far; `f32` works on a GPU")]
+    #[error("weights kept as `{master}` need kernels that this device has none of; `f32` works on any device")]
     Master { master: &'static str },
 }
 
@@ -100,7 +101,8 @@ impl<M: Stack> Trainer<M> {
 
     /// The same trainer with its weights, which are in f32, put into another form. A step then computes in bf16.
     pub fn keeping(mut self, master: Master) -> Result<Self, TrainError> {
-        if master != Master::F32 && parameter_device(&mut self.model) != Some(Device::flex()) {
+        let has_kernels = parameter_device(&mut self.model).is_none_or(|device| has_bit_kernels(&device));
+        if master != Master::F32 && !has_kernels {
             return Err(TrainError::Master { master: master.name() });
         }
         self.optimizer.keep(&mut self.model, master);

@@ -26,14 +26,14 @@ const BLOCK: usize = 32_768;
 
 /// What every element of a step has in common.
 #[derive(Clone, Copy)]
-struct Constants {
-    step_size: f32,
-    root_correction: f32,
-    keep: f32,
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
-    grad_scale: f32,
+pub struct Constants {
+    pub step_size: f32,
+    pub root_correction: f32,
+    pub keep: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub epsilon: f32,
+    pub grad_scale: f32,
 }
 
 impl From<AdamWSpec> for Constants {
@@ -160,13 +160,16 @@ pub fn step_stochastic(
         });
 }
 
+/// See [`mixed`].
+pub const MULTIPLIER: u32 = 0x045d_9f3b;
+
 /// A 32-bit mixing function without fixed structure in its output (Mueller's multiply-xorshift, two rounds).
 #[inline(always)]
 fn mixed(mut x: u32) -> u32 {
     x ^= x >> 16;
-    x = x.wrapping_mul(0x045d_9f3b);
+    x = x.wrapping_mul(MULTIPLIER);
     x ^= x >> 16;
-    x = x.wrapping_mul(0x045d_9f3b);
+    x = x.wrapping_mul(MULTIPLIER);
     x ^ (x >> 16)
 }
 

@@ -8,16 +8,15 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Tensor;
 
+use super::elements::Elements;
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
     blocks, plain, vocabulary,
 };
 use crate::packed::Segment;
+use crate::precision::Precision;
 
 type GpuTensor = FloatTensor<Cube>;
-
-const NO_BITS: &str =
-    "tensor operations do not see the bits of a float; a trainer on a GPU refuses these forms of weights";
 
 fn lift<const D: usize>(tensor: GpuTensor) -> Tensor<D> {
     Tensor::from_primitive::<Cube>(tensor)
@@ -27,14 +26,9 @@ fn lower<const D: usize>(tensor: Tensor<D>) -> GpuTensor {
     tensor.try_into_primitive::<Cube>().expect("a plain operation stays on its backend and off the tape")
 }
 
-/// A vector as a matrix of one row, which the plain operations take.
-fn row(vector: GpuTensor) -> Tensor<2> {
-    lift::<1>(vector).unsqueeze()
-}
-
 impl Kernels for Cube {
     fn rms_norm(x: GpuTensor, weight: GpuTensor, spec: RmsNormSpec) -> GpuTensor {
-        lower(plain::rms_norm(lift(x), row(weight), spec))
+        Self::norm(x, weight, spec)
     }
 
     fn rms_norm_backward(
@@ -43,9 +37,9 @@ impl Kernels for Cube {
         grad: GpuTensor,
         spec: RmsNormSpec,
     ) -> (GpuTensor, GpuTensor) {
-        let norm = |[x, weight]: [Tensor<2>; 2]| plain::rms_norm(x, weight, spec);
-        let [dx, dw] = plain::gradients([lift(x), row(weight)], lift(grad), norm);
-        (lower(dx), lower(dw.squeeze_dim::<1>(0)))
+        let held = Precision::of(&lift::<1>(weight.clone()));
+        let (dx, parts) = Self::norm_backward(x, weight, grad, spec);
+        (dx, lower(held.hold(lift::<2>(parts).sum_dim(0).squeeze_dim::<1>(0))))
     }
 
     fn self_attention(
@@ -73,13 +67,11 @@ impl Kernels for Cube {
     }
 
     fn glu(gate: GpuTensor, up: GpuTensor, activation: Activation) -> GpuTensor {
-        lower(plain::glu(lift(gate), lift(up), activation))
+        Self::gated(gate, up, activation)
     }
 
     fn glu_backward(gate: GpuTensor, up: GpuTensor, grad: GpuTensor, activation: Activation) -> (GpuTensor, GpuTensor) {
-        let unit = |[gate, up]: [Tensor<2>; 2]| plain::glu(gate, up, activation);
-        let [dgate, dup] = plain::gradients([lift(gate), lift(up)], lift(grad), unit);
-        (lower(dgate), lower(dup))
+        Self::gated_backward(gate, up, grad, activation)
     }
 
     fn token_logps(hidden: GpuTensor, table: GpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> GpuTensor {
@@ -134,29 +126,29 @@ impl PlainKernels for Cube {
         grad: GpuTensor,
         spec: AdamWSpec,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        let (weight, first, second) = plain::adamw(lift(weight), lift(first), lift(second), lift(grad), spec);
-        (lower(weight), lower(first), lower(second))
+        // A weight in f32 is rounded nowhere, so that its seed is never read.
+        Self::stepped(weight, first, second, grad, spec, 0)
     }
 
     fn adamw_split(
-        _weight: GpuTensor,
-        _rest: IntTensor<Cube>,
-        _first: GpuTensor,
-        _second: GpuTensor,
-        _grad: GpuTensor,
-        _spec: AdamWSpec,
+        weight: GpuTensor,
+        rest: IntTensor<Cube>,
+        first: GpuTensor,
+        second: GpuTensor,
+        grad: GpuTensor,
+        spec: AdamWSpec,
     ) -> (GpuTensor, IntTensor<Cube>, GpuTensor, GpuTensor) {
-        unreachable!("{NO_BITS}")
+        Self::stepped_split(weight, rest, first, second, grad, spec)
     }
 
     fn adamw_stochastic(
-        _weight: GpuTensor,
-        _first: GpuTensor,
-        _second: GpuTensor,
-        _grad: GpuTensor,
-        _spec: AdamWSpec,
-        _seed: u64,
+        weight: GpuTensor,
+        first: GpuTensor,
+        second: GpuTensor,
+        grad: GpuTensor,
+        spec: AdamWSpec,
+        seed: u64,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        unreachable!("{NO_BITS}")
+        Self::stepped(weight, first, second, grad, spec, seed)
     }
 }

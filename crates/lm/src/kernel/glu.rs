@@ -16,8 +16,8 @@ pub enum Activation {
 }
 
 const BLOCK: usize = 16_384;
-const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-const CUBIC: f32 = 0.044_715;
+pub const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+pub const CUBIC: f32 = 0.044_715;
 
 /// The activation and its derivative.
 #[inline(always)]

@@ -12,7 +12,7 @@ use std::ops::Range;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-#[cfg(any(test, feature = "cube"))]
+#[cfg(test)]
 use super::AdamWSpec;
 use super::attention::{AttentionSpec, CacheLayout, CachedSegment, SlotCopy};
 use super::head::chunks;
@@ -310,7 +310,7 @@ pub fn next_logits(hidden_md: Tensor<2>, head_dw: Tensor<2>, cap: Option<f32>) -
 }
 
 /// One AdamW step in f32: new weight, first and second moment.
-#[cfg(any(test, feature = "cube"))]
+#[cfg(test)]
 pub fn adamw(
     weight: Tensor<1>,
     first: Tensor<1>,

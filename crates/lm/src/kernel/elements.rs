@@ -1,0 +1,183 @@
+//! What a composition of tensor operations would read and write several times, as CubeCL kernels that do it once: the norm,
+//! the gated unit and the optimiser step.
+//!
+//! Owns how these run on a device, each in a file of its own. What they compute is defined elsewhere: `plain.rs` and, for the
+//! optimiser, `adamw.rs` are what the tests here compare them with. Knows nothing of tapes.
+//!
+//! n tokens, d hidden size
+
+mod adamw;
+mod glu;
+mod norm;
+#[cfg(all(test, feature = "cube-cpu"))]
+mod tests;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
+use burn::tensor::Shape;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::rows::cube::element;
+use super::{Activation, AdamWSpec, RmsNormSpec};
+use crate::precision::Precision;
+
+/// Operations outside the tape. They compute in f32 and give what comes in its own precision.
+#[backend_extension(Cube, Fusion: cfg(feature = "fused"))]
+pub trait Elements: Backend {
+    /// `x / rms(x) · (offset + weight)`, as `plain::rms_norm` has it.
+    #[fusion(dtype = x, shape = x)]
+    fn norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, spec: RmsNormSpec) -> FloatTensor<Self>;
+
+    /// Gradients of `x[n, d]` and, in f32, of the weight: `[k, d]`, whose sum over k parts it is.
+    #[fusion(meta = fused::norm_backward)]
+    fn norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: RmsNormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `act(gate) · up`, as `plain::glu` has it.
+    #[fusion(dtype = gate, shape = gate)]
+    fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    /// Gradients of gate and up.
+    #[fusion(meta = |gate, up, _grad, _activation| (gate.clone(), up.clone()))]
+    fn gated_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// An AdamW step on a weight in f32, or in bf16 and then rounded by chance from `seed`: new weight and moments, in the
+    /// place of the old ones if nobody else holds them.
+    #[fusion(meta = |weight, first, second, _grad, _spec, _seed| (weight.clone(), first.clone(), second.clone()))]
+    fn stepped(
+        weight: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AdamWSpec,
+        seed: u64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The same on a weight in two parts; see [`super::SplitWeight`].
+    #[fusion(meta = fused::stepped_split)]
+    fn stepped_split(
+        weight: FloatTensor<Self>,
+        rest: IntTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        spec: AdamWSpec,
+    ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Shapes and types of what an operation gives, for a backend that runs it later.
+#[cfg(feature = "fused")]
+mod fused {
+    use burn::backend::fusion::custom::TensorSpec;
+    use burn::tensor::{DType, Shape};
+
+    use super::{AdamWSpec, RmsNormSpec, norm};
+
+    pub fn norm_backward(
+        x: &TensorSpec,
+        weight: &TensorSpec,
+        _grad: &TensorSpec,
+        _spec: &RmsNormSpec,
+    ) -> (TensorSpec, TensorSpec) {
+        let parts = Shape::from([norm::n_parts(x.shape[0]), weight.shape[0]]);
+        (x.clone(), TensorSpec::new(parts, DType::F32))
+    }
+
+    pub fn stepped_split(
+        weight: &TensorSpec,
+        rest: &TensorSpec,
+        first: &TensorSpec,
+        second: &TensorSpec,
+        _grad: &TensorSpec,
+        _spec: &AdamWSpec,
+    ) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
+        (weight.clone(), rest.clone(), first.clone(), second.clone())
+    }
+}
+
+type GpuTensor = FloatTensor<CubeBackend>;
+
+impl Elements for CubeBackend {
+    fn norm(x: GpuTensor, weight: GpuTensor, spec: RmsNormSpec) -> GpuTensor {
+        norm::forward(into_contiguous(x), into_contiguous(weight), spec)
+    }
+
+    fn norm_backward(x: GpuTensor, weight: GpuTensor, grad: GpuTensor, spec: RmsNormSpec) -> (GpuTensor, GpuTensor) {
+        let [x, weight, grad] = [x, weight, grad].map(into_contiguous);
+        norm::backward(x, weight, grad, spec)
+    }
+
+    fn gated(gate: GpuTensor, up: GpuTensor, activation: Activation) -> GpuTensor {
+        glu::forward(into_contiguous(gate), into_contiguous(up), activation)
+    }
+
+    fn gated_backward(
+        gate: GpuTensor,
+        up: GpuTensor,
+        grad: GpuTensor,
+        activation: Activation,
+    ) -> (GpuTensor, GpuTensor) {
+        let [gate, up, grad] = [gate, up, grad].map(into_contiguous);
+        glu::backward(gate, up, grad, activation)
+    }
+
+    fn stepped(
+        weight: GpuTensor,
+        first: GpuTensor,
+        second: GpuTensor,
+        grad: GpuTensor,
+        spec: AdamWSpec,
+        seed: u64,
+    ) -> (GpuTensor, GpuTensor, GpuTensor) {
+        let [weight, first, second] = [weight, first, second].map(owned);
+        adamw::step(weight, first, second, into_contiguous(grad), spec, seed)
+    }
+
+    fn stepped_split(
+        weight: GpuTensor,
+        rest: IntTensor<Self>,
+        first: GpuTensor,
+        second: GpuTensor,
+        grad: GpuTensor,
+        spec: AdamWSpec,
+    ) -> (GpuTensor, IntTensor<Self>, GpuTensor, GpuTensor) {
+        let [weight, rest, first, second] = [weight, rest, first, second].map(owned);
+        adamw::step_split(weight, rest, first, second, into_contiguous(grad), spec)
+    }
+}
+
+/// The tensor in row order, in a place that nobody else reads.
+fn owned(tensor: CubeTensor) -> CubeTensor {
+    let tensor = into_contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
+}
+
+/// An empty tensor like another.
+fn like(tensor: &CubeTensor) -> CubeTensor {
+    empty_device_dtype(tensor.client.clone(), tensor.device.clone(), tensor.shape(), tensor.dtype)
+}
+
+/// An empty tensor in f32 on the device of another.
+fn wide(tensor: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    empty_device_dtype(tensor.client.clone(), tensor.device.clone(), shape.into(), Precision::F32.dtype())
+}
+
+/// As many units as a tensor has elements.
+fn one_each(tensor: &CubeTensor) -> (CubeCount, CubeDim) {
+    let n = tensor.shape().num_elements();
+    let dim = CubeDim::new(&tensor.client, n);
+    (cubecl::calculate_cube_count_elemwise(&tensor.client, n, dim), dim)
+}

@@ -1,0 +1,149 @@
+//! The kernels on CubeCL's own CPU device, through the public operations, against the same operations on the CPU: in f32 its
+//! hand-written versions, in bf16 the compositions, which round in the same places.
+//!
+//! `cargo test -p sluice-lm --features cube-cpu --lib kernel::`
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::kernel::{
+    Activation, AdamWSpec, RmsNormSpec, SplitWeight, adamw, adamw_split, adamw_stochastic, glu, rms_norm,
+};
+use crate::precision::Precision;
+use crate::weights::{FreshWeights, WeightSource, values};
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+fn random<const D: usize>(name: &str, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let values = FreshWeights::new(11, 1.0, 0.0).read(name, &shape).expect("fresh weights never fail");
+    Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
+}
+
+/// The largest difference is at most `tolerance` of the largest value, or of 1.
+#[track_caller]
+fn assert_close(what: &str, ours: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), want.len(), "{what}");
+    let scale = want.iter().fold(1.0f32, |a, b| a.max(b.abs()));
+    let worst =
+        ours.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, |a: f32, b| if b.is_nan() { b } else { a.max(b) });
+    assert!(worst <= tolerance * scale, "{what}: error {worst:e} at scale {scale}");
+}
+
+/// Values and gradients of an operation on both devices, in both precisions.
+fn check<const N: usize>(what: &str, shapes: [[usize; 2]; N], operation: impl Fn([Tensor<2>; N]) -> Tensor<2>) {
+    for held in PRECISIONS {
+        let run = |device: &Device| {
+            let input = |at: usize| held.hold(random(&format!("{what} {at}"), shapes[at], device));
+            let leaves: [Tensor<2>; N] = std::array::from_fn(|at| input(at).autodiff().require_grad());
+            let out = operation(leaves.clone());
+            assert_eq!(out.dtype(), held.dtype(), "{what}");
+            let projection = held.hold(random("projection", out.dims(), device)).autodiff();
+            let gradients = (out.clone() * projection).sum().backward();
+            let mut all = vec![values(out.inner())];
+            all.extend(leaves.iter().map(|leaf| values(leaf.grad(&gradients).expect("every input has a gradient"))));
+            all
+        };
+        // In bf16 the sum of another order may round another way; gradients of the compositions also round in between.
+        let tolerance = if held == Precision::F32 { 3e-6 } else { 1e-2 };
+        for (i, (ours, want)) in run(&Device::cpu()).iter().zip(run(&Device::flex())).enumerate() {
+            assert_close(&format!("{what} in {}, output or gradient {i}", held.name()), ours, &want, tolerance);
+        }
+    }
+}
+
+#[test]
+fn the_norm_is_that_of_the_cpu() {
+    // Rows shorter and longer than a cube; one part and several of the weight's gradient.
+    for (n, d, offset) in [(3, 16, 1.0), (150, 24, 0.0), (65, 700, 1.0), (1, 1, 0.0)] {
+        let spec = RmsNormSpec { epsilon: 1e-6, offset };
+        check(&format!("rms norm {n} x {d}, offset {offset}"), [[n, d], [1, d]], |[x, w]| {
+            rms_norm(x, &w.squeeze_dim::<1>(0), spec)
+        });
+    }
+}
+
+#[test]
+fn the_gated_unit_is_that_of_the_cpu() {
+    for activation in [Activation::GeluTanh, Activation::Silu] {
+        check(&format!("{activation:?}"), [[40, 50], [40, 50]], |[gate, up]| glu(gate, up, activation));
+    }
+}
+
+const SPEC: AdamWSpec = AdamWSpec {
+    learning_rate: 0.01,
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    step: 7,
+    grad_scale: 0.5,
+};
+
+/// Weight, moments and gradient of one parameter.
+fn parameter(device: &Device) -> [Tensor<1>; 4] {
+    let [weight, first, second, grad] = ["w", "m", "v", "g"].map(|name| random(name, [1000], device));
+    [weight, first, second.square(), grad]
+}
+
+#[test]
+fn the_step_is_that_of_the_cpu() {
+    let run = |device: &Device| {
+        let [weight, first, second, grad] = parameter(device);
+        let (weight, first, second) = adamw(weight, first, second, grad, SPEC);
+        [weight, first, second].map(values)
+    };
+    for (ours, want) in run(&Device::cpu()).iter().zip(run(&Device::flex())) {
+        assert_close("step", ours, &want, 1e-6);
+    }
+}
+
+/// A tensor that somebody else holds stays as it is.
+#[test]
+fn a_step_writes_in_no_place_that_is_shared() {
+    let [weight, first, second, grad] = parameter(&Device::cpu());
+    let kept = [weight.clone(), first.clone(), second.clone()];
+    let before = kept.clone().map(values);
+    let (moved, ..) = adamw(weight, first, second, grad, SPEC);
+    assert_ne!(values(moved), before[0]);
+    assert_eq!(kept.map(values), before);
+}
+
+/// A weight in two parts goes where one in f32 goes, to the bit, on the device as on the CPU.
+#[test]
+fn a_split_weight_is_the_exact_one() {
+    let device = Device::cpu();
+    let [mut weight, first, second, grad] = parameter(&device);
+    let mut split = SplitWeight::of(weight.clone());
+    let (mut moments, mut split_moments) = ([first.clone(), second.clone()], [first, second]);
+    for step in 1..=20 {
+        let spec = AdamWSpec { step, learning_rate: 8e-7, ..SPEC };
+        let [first, second] = moments;
+        let (new, first, second) = adamw(weight, first, second, grad.clone(), spec);
+        (weight, moments) = (new, [first, second]);
+        let [first, second] = split_moments;
+        let (new, first, second) = adamw_split(split, first, second, grad.clone(), spec);
+        (split, split_moments) = (new, [first, second]);
+    }
+    assert_eq!(values(split.exact()), values(weight.clone()));
+    assert_eq!(split_moments.map(values), moments.map(values));
+    assert_eq!((split.weight_n.dtype(), split.rest_n.dtype()), (DType::BF16, DType::I16));
+    // It is taken apart as the CPU takes apart.
+    let on_the_cpu = SplitWeight::of(Tensor::from_data(weight.to_data(), &Device::flex()));
+    let rests = |rest_n: &Tensor<1, Int>| rest_n.to_data().iter::<i16>().collect::<Vec<_>>();
+    assert_eq!(rests(&split.rest_n), rests(&on_the_cpu.rest_n));
+}
+
+/// The same chance for the same seed; where the two devices' weights in f32 differ in their last bit, a rounding may differ.
+#[test]
+fn a_rounding_by_chance_is_that_of_the_cpu() {
+    let run = |device: &Device| {
+        let [weight, first, second, grad] = parameter(device);
+        let weight = Precision::Bf16.hold(weight);
+        let (weight, ..) = adamw_stochastic(weight, first, second, grad, SPEC, 0x1234_5678_9abc_def0);
+        assert_eq!(weight.dtype(), DType::BF16);
+        values(weight)
+    };
+    let (ours, want) = (run(&Device::cpu()), run(&Device::flex()));
+    let n_equal = ours.iter().zip(&want).filter(|(ours, want)| ours == want).count();
+    // One bit of f32 is a 65,536th of what chance decides over.
+    assert!(n_equal >= 999, "{n_equal} of 1000");
+}
