@@ -24,7 +24,7 @@ use sluice_train::backward::Kept;
 use sluice_train::batch::{Sequence, TokenPair};
 use sluice_train::memory::{TrainingLoad, training};
 use sluice_train::objective::{MarginLoss, Objective, Simpo};
-use sluice_train::optimizer::{AdamW, Master};
+use sluice_train::optimizer::{AdamW, Keeping, Master};
 use sluice_train::order::Order;
 use sluice_train::schedule::{Decay, Schedule};
 use sluice_train::task::PairTask;
@@ -52,7 +52,7 @@ struct Arguments {
 enum Case {
     Train {
         precision: Precision,
-        master: Master,
+        keeping: Keeping,
         kept: Kept,
         shares_prompts: bool,
     },
@@ -68,21 +68,32 @@ enum Case {
 const F32: Precision = Precision::F32;
 const BF16: Precision = Precision::Bf16;
 
-const CASES: [(&str, Case); 10] = [
-    ("train in f32", train(F32, Master::F32, Kept::All, false)),
-    ("train in f32, blocks computed twice", train(F32, Master::F32, Kept::Blocks, false)),
-    ("train in f32, prompts shared", train(F32, Master::F32, Kept::All, true)),
-    ("train in bf16, weights in f32", train(BF16, Master::F32, Kept::All, false)),
-    ("train in bf16, split weights, blocks computed twice", train(BF16, Master::Split, Kept::Blocks, false)),
-    ("train in bf16, stochastic rounding, blocks computed twice", train(BF16, Master::Stochastic, Kept::Blocks, false)),
+const CASES: [(&str, Case); 11] = [
+    ("train in f32", train(F32, keep(Master::F32, F32), Kept::All, false)),
+    ("train in f32, blocks computed twice", train(F32, keep(Master::F32, F32), Kept::Blocks, false)),
+    ("train in f32, prompts shared", train(F32, keep(Master::F32, F32), Kept::All, true)),
+    ("train in bf16, weights in f32", train(BF16, keep(Master::F32, F32), Kept::All, false)),
+    ("train in bf16, split weights, blocks computed twice", train(BF16, keep(Master::Split, F32), Kept::Blocks, false)),
+    (
+        "train in bf16, stochastic rounding, blocks computed twice",
+        train(BF16, keep(Master::Stochastic, F32), Kept::Blocks, false),
+    ),
+    (
+        "train in bf16, stochastic rounding, moments in bf16, blocks computed twice",
+        train(BF16, keep(Master::Stochastic, BF16), Kept::Blocks, false),
+    ),
     ("sample in f32", Case::Sample { precision: F32 }),
     ("sample in bf16", Case::Sample { precision: BF16 }),
     ("log-probs of 2,048 tokens of 256,000, a chunk of logits at a time", Case::Logps { is_whole: false }),
     ("log-probs of 2,048 tokens of 256,000, all logits on the tape", Case::Logps { is_whole: true }),
 ];
 
-const fn train(precision: Precision, master: Master, kept: Kept, shares_prompts: bool) -> Case {
-    Case::Train { precision, master, kept, shares_prompts }
+const fn train(precision: Precision, keeping: Keeping, kept: Kept, shares_prompts: bool) -> Case {
+    Case::Train { precision, keeping, kept, shares_prompts }
+}
+
+const fn keep(master: Master, moments: Precision) -> Keeping {
+    Keeping { master, moments }
 }
 
 const ROW_TOKENS: usize = 256;
@@ -126,12 +137,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn predicted(sizes: &Sizes, case: Case, n_tokens: usize) -> Vec<Share> {
     match case {
-        Case::Train { precision, master, kept, shares_prompts } => {
+        Case::Train { precision, keeping, kept, shares_prompts } => {
             let n_pairs = n_pairs(n_tokens);
             let n_shared = if shares_prompts { n_pairs * ROW_PROMPT_TOKENS } else { 0 };
             let n_predicted = 2 * n_pairs * (ROW_TOKENS - ROW_PROMPT_TOKENS);
             let n_tokens = 2 * n_pairs * ROW_TOKENS - n_shared;
-            training(sizes, TrainingLoad { precision, master, kept, n_tokens, n_predicted })
+            training(sizes, TrainingLoad { precision, keeping, kept, n_tokens, n_predicted })
         }
         Case::Sample { precision } => {
             let (n_prompt, n_new) = (ROW_PROMPT_TOKENS, ANSWER_TOKENS);
@@ -161,8 +172,8 @@ fn measured(case: Case, arguments: &Arguments) -> Result<Value, Box<dyn Error>> 
     let model = |precision| model(&config(arguments.hidden), precision);
     let seconds = match case {
         // What is trained is loaded in f32.
-        Case::Train { precision, master, kept, shares_prompts } => {
-            steps(model(F32)?, precision, master, kept, shares_prompts, arguments.tokens)?
+        Case::Train { precision, keeping, kept, shares_prompts } => {
+            steps(model(F32)?, precision, keeping, kept, shares_prompts, arguments.tokens)?
         }
         Case::Sample { precision } => answers(&model(precision)?)?,
         Case::Logps { is_whole } => logps(is_whole),
@@ -174,7 +185,7 @@ fn measured(case: Case, arguments: &Arguments) -> Result<Value, Box<dyn Error>> 
 fn steps(
     model: Gemma2,
     precision: Precision,
-    master: Master,
+    keeping: Keeping,
     kept: Kept,
     shares_prompts: bool,
     n_tokens: usize,
@@ -207,7 +218,7 @@ fn steps(
         precision,
         kept,
     };
-    let mut trainer = Trainer::new(model, recipe.adamw)?.keeping(master)?;
+    let mut trainer = Trainer::new(model, recipe.adamw)?.keeping(keeping)?;
     let mut seconds = 0.0;
     for _ in 0..2 {
         let started = Instant::now();

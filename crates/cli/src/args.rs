@@ -535,6 +535,9 @@ pub struct Inspect {
     /// How trained weights are kept where a step computes in bf16
     #[arg(long, value_enum, default_value_t = MasterChoice::F32)]
     pub master: MasterChoice,
+    /// How the optimiser's moments are kept where a step computes in bf16
+    #[arg(long, value_enum, default_value_t = MomentsChoice::F32)]
+    pub moments: MomentsChoice,
 }
 
 /// How trained weights are kept.
@@ -543,6 +546,13 @@ pub enum MasterChoice {
     F32,
     Split,
     Stochastic,
+}
+
+/// How moments are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MomentsChoice {
+    F32,
+    Bf16,
 }
 
 #[cfg(test)]

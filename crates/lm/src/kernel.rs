@@ -131,7 +131,7 @@ pub trait PlainKernels: Backend {
     /// `softcap(hidden · head)`, for products with few rows.
     fn next_logits(hidden: FloatTensor<Self>, head: FloatTensor<Self>, softcap: Option<f32>) -> FloatTensor<Self>;
 
-    /// New weight, first and second moment.
+    /// New weight, first and second moment. What is in bf16, weight or moments, is rounded up or down by chance.
     fn adamw(
         weight: FloatTensor<Self>,
         first: FloatTensor<Self>,
@@ -149,16 +149,6 @@ pub trait PlainKernels: Backend {
         grad: FloatTensor<Self>,
         spec: AdamWSpec,
     ) -> (FloatTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    /// As [`PlainKernels::adamw`] on a weight in bf16, rounded up or down by chance.
-    fn adamw_stochastic(
-        weight: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        spec: AdamWSpec,
-        seed: u64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// `x / rms(x) · (offset + weight)` per row of `x[n, d]`.
@@ -294,7 +284,8 @@ pub fn next_logits(hidden_md: Tensor<2>, head_dw: &Tensor<2>, softcap: Option<f6
     Tensor::from_dispatch(out)
 }
 
-/// One AdamW step on one parameter: new weight, first and second moment.
+/// One AdamW step on one parameter: new weight, first and second moment. What of these is in bf16 is rounded away from zero
+/// with the chance that the result lies above what bf16 holds, so that many small steps add up on average.
 pub fn adamw<const D: usize>(
     weight: Tensor<D>,
     first: Tensor<D>,
@@ -364,25 +355,4 @@ pub fn adamw_split(
     );
     let split = SplitWeight { weight_n: Tensor::from_dispatch(weight), rest_n: Tensor::from_dispatch(rest) };
     (split, Tensor::from_dispatch(first), Tensor::from_dispatch(second))
-}
-
-/// One AdamW step on a weight in bf16, which is rounded away from zero with the chance that the result lies above it, so
-/// that many small steps add up on average. The chance comes from `seed` and the element's place alone.
-pub fn adamw_stochastic(
-    weight: Tensor<1>,
-    first: Tensor<1>,
-    second: Tensor<1>,
-    grad: Tensor<1>,
-    spec: AdamWSpec,
-    seed: u64,
-) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
-    let (weight, first, second) = <Dispatch as PlainKernels>::adamw_stochastic(
-        weight.into_dispatch(),
-        first.into_dispatch(),
-        second.into_dispatch(),
-        grad.into_dispatch(),
-        spec,
-        seed,
-    );
-    (Tensor::from_dispatch(weight), Tensor::from_dispatch(first), Tensor::from_dispatch(second))
 }

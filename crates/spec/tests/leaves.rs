@@ -157,7 +157,7 @@ fn sql() {
 }
 
 /// The keys of `train` beside `pairs`, `model` and `objective`, written out.
-const TRAIN: &str = "seed: 42, response_header: prompt, prompt_keep: end, truncation: budget, max_prompt_length: 1800, master: f32, share_prompt: false,
+const TRAIN: &str = "seed: 42, response_header: prompt, prompt_keep: end, truncation: budget, max_prompt_length: 1800, master: f32, moments: f32, share_prompt: false,
   max_length: 2048, micro_batch_tokens: 4096, batch_size: 128, max_steps: null, epochs: 1, max_grad_norm: 1, eps: 1e-8,
   betas: [0.9, 0.999], weight_decay: 0, warmup_ratio: 0.1, schedule: cosine, off_policy: deny, learning_rate: 0.000001";
 
@@ -326,10 +326,12 @@ fn later_keys_are_leaves_where_they_are_not_the_default() {
         leaves_of(&stage).into_iter().map(|leaf| leaf.path).collect()
     };
     let before = paths("");
-    assert_eq!(paths(", share_prompt: false, master: f32"), before);
-    let added: Vec<String> =
-        paths(", share_prompt: true, master: split").into_iter().filter(|path| !before.contains(path)).collect();
-    assert_eq!(added, ["master", "share_prompt"]);
+    assert_eq!(paths(", share_prompt: false, master: f32, moments: f32"), before);
+    let added: Vec<String> = paths(", share_prompt: true, master: split, moments: bf16")
+        .into_iter()
+        .filter(|path| !before.contains(path))
+        .collect();
+    assert_eq!(added, ["master", "moments", "share_prompt"]);
 }
 
 /// Its default is the published share of `max_length`.

@@ -6,13 +6,13 @@ use sluice_lm::memory::{PROGRAM_BYTES, Share, Sizes};
 use sluice_lm::precision::Precision;
 
 use crate::backward::Kept;
-use crate::optimizer::Master;
+use crate::optimizer::{Keeping, Master};
 
 /// What decides the memory of training besides the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainingLoad {
     pub precision: Precision,
-    pub master: Master,
+    pub keeping: Keeping,
     pub kept: Kept,
     /// Tokens of the largest micro-batch.
     pub n_tokens: usize,
@@ -22,7 +22,7 @@ pub struct TrainingLoad {
 
 /// What a step holds at its fullest.
 pub fn training(sizes: &Sizes, load: TrainingLoad) -> Vec<Share> {
-    let TrainingLoad { precision, master, kept, n_tokens, n_predicted } = load;
+    let TrainingLoad { precision, keeping: Keeping { master, moments }, kept, n_tokens, n_predicted } = load;
     let (n, width) = (sizes.n_parameters, precision.bytes());
     let weights = match (precision, master) {
         (Precision::F32, _) | (Precision::Bf16, Master::F32) => n * 4,
@@ -54,7 +54,7 @@ pub fn training(sizes: &Sizes, load: TrainingLoad) -> Vec<Share> {
         Share::new("program", PROGRAM_BYTES),
         Share::new("weights", weights),
         Share::new("copies to compute on", copies),
-        Share::new("moments", n * 8),
+        Share::new("moments", n * 2 * moments.bytes()),
         Share::new("gradients", n * 4),
         Share::new("activations", activations),
         Share::new("head or block", passing),

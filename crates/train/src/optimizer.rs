@@ -1,4 +1,4 @@
-//! AdamW with f32 moments, the forms weights are kept in, and the norm of the whole gradient.
+//! AdamW, the forms its weights and moments are kept in, and the norm of the whole gradient.
 //!
 //! Owns the optimiser's state, keyed by the published names of the parameters, and gradients while they accumulate.
 //! Knows nothing of losses or schedules. The arithmetic of one parameter is a kernel of crate `lm`.
@@ -9,7 +9,7 @@ use burn::tensor::{Device, Gradients, Int, Tensor};
 use rayon::iter::ParallelIterator;
 use rayon::slice::ParallelSlice;
 use serde::Serialize;
-use sluice_lm::kernel::{AdamWSpec, SplitWeight, adamw, adamw_split, adamw_stochastic};
+use sluice_lm::kernel::{AdamWSpec, SplitWeight, adamw, adamw_split};
 use sluice_lm::params::{ParamMut, Parameters, held};
 use sluice_lm::precision::Precision;
 
@@ -54,7 +54,16 @@ impl Master {
     }
 }
 
-/// First and second moment of one parameter, flat, f32, in the order its model holds it in memory.
+/// How a training keeps what it carries from step to step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    pub master: Master,
+    /// The precision of both moments. In bf16 they are rounded by chance: a second moment decays by a thousandth in a step,
+    /// which is less than half the way to its neighbour in bf16, and rounded to nearest it would never decay.
+    pub moments: Precision,
+}
+
+/// First and second moment of one parameter, flat, in the order its model holds it in memory.
 #[derive(Clone, Debug)]
 pub struct Moments {
     pub first_n: Tensor<1>,
@@ -65,7 +74,7 @@ pub struct Moments {
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     settings: AdamW,
-    master: Master,
+    keeping: Keeping,
     state: State,
 }
 
@@ -82,7 +91,7 @@ pub struct State {
 impl Optimizer {
     /// A fresh state: moments are zero and come into being with the first gradient.
     pub fn new(settings: AdamW) -> Self {
-        Self { settings, master: Master::F32, state: State::default() }
+        Self { settings, keeping: Keeping::default(), state: State::default() }
     }
 
     /// The same optimiser in another state.
@@ -90,14 +99,15 @@ impl Optimizer {
         Self { state, ..self }
     }
 
-    /// How the weights are kept.
-    pub fn master(&self) -> Master {
-        self.master
+    /// How weights and moments are kept.
+    pub fn keeping(&self) -> Keeping {
+        self.keeping
     }
 
-    /// Puts the weights of a model, which are in f32, into another form.
-    pub fn keep<M: Parameters>(&mut self, model: &mut M, master: Master) {
-        self.master = master;
+    /// Puts the weights of a model, which are in f32, into another form. No step has been taken yet.
+    pub fn keep<M: Parameters>(&mut self, model: &mut M, keeping: Keeping) {
+        self.keeping = keeping;
+        let master = keeping.master;
         let rests = &mut self.state.rests;
         model.walk(&mut |name, param| match param {
             ParamMut::Vector(weight) => keep(name, weight, master, rests),
@@ -107,11 +117,11 @@ impl Optimizer {
 
     /// The model with its weights in f32, to the bit.
     pub fn exact<M: Parameters + Clone>(&self, model: &M) -> M {
-        let mut model = match self.master {
+        let mut model = match self.keeping.master {
             Master::F32 | Master::Split => model.clone(),
             Master::Stochastic => held(model, Precision::F32),
         };
-        if self.master == Master::Split {
+        if self.keeping.master == Master::Split {
             model.walk(&mut |name, param| match param {
                 ParamMut::Vector(weight) => self.complete(name, weight),
                 ParamMut::Matrix(weight) | ParamMut::Linear(weight) => self.complete(name, weight),
@@ -147,7 +157,7 @@ impl Optimizer {
         let AdamW { beta1, beta2, epsilon, weight_decay } = self.settings;
         self.state.n_steps += 1;
         let step = self.state.n_steps;
-        let spec = AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale };
+        let spec = AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale, seed: 0 };
         let mut by_name = gradients.by_name;
         model.walk(&mut |name, param| {
             let Some(grad_n) = by_name.remove(name) else { return };
@@ -163,12 +173,12 @@ impl Optimizer {
     fn update<const D: usize>(&mut self, name: &str, weight: &mut Tensor<D>, grad_n: Tensor<1>, spec: AdamWSpec) {
         let shape = weight.dims();
         let weight_n = weight.extract().reshape([-1]);
-        let Moments { first_n, second_n } = self
-            .state
-            .moments
-            .remove(name)
-            .unwrap_or_else(|| Moments { first_n: grad_n.zeros_like(), second_n: grad_n.zeros_like() });
-        let (weight_n, first_n, second_n) = match (self.master, self.state.rests.remove(name)) {
+        let spec = AdamWSpec { seed: chance_seed(name, spec.step), ..spec };
+        let Moments { first_n, second_n } = self.state.moments.remove(name).unwrap_or_else(|| {
+            let zeros = || self.keeping.moments.hold(grad_n.zeros_like());
+            Moments { first_n: zeros(), second_n: zeros() }
+        });
+        let (weight_n, first_n, second_n) = match (self.keeping.master, self.state.rests.remove(name)) {
             (Master::Split, Some(rest_n)) => {
                 let split = SplitWeight { weight_n, rest_n };
                 let (SplitWeight { weight_n, rest_n }, first_n, second_n) =
@@ -176,10 +186,7 @@ impl Optimizer {
                 self.state.rests.insert(name.to_owned(), rest_n);
                 (weight_n, first_n, second_n)
             }
-            (Master::Stochastic, _) => {
-                adamw_stochastic(weight_n, first_n, second_n, grad_n, spec, chance_seed(name, spec.step))
-            }
-            (Master::F32 | Master::Split, _) => adamw(weight_n, first_n, second_n, grad_n, spec),
+            (Master::F32 | Master::Split | Master::Stochastic, _) => adamw(weight_n, first_n, second_n, grad_n, spec),
         };
         *weight = weight_n.reshape(shape);
         self.state.moments.insert(name.to_owned(), Moments { first_n, second_n });

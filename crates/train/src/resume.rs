@@ -19,7 +19,7 @@ use sluice_lm::params::{ParamMut, Parameters};
 use thiserror::Error;
 
 use crate::metrics::{PairMetrics, StepMetrics};
-use crate::optimizer::{Master, Moments, State};
+use crate::optimizer::{Keeping, Master, Moments, State};
 use crate::trainer::Trainer;
 
 /// Names the form of the stream; changes when what is written could be misread by an older reader.
@@ -80,11 +80,11 @@ pub fn read<M: Parameters>(
     let mut reader = Reader::open(source, device)?;
     let steps = reader.steps()?;
     let mut state = State { n_steps: reader.n_optimizer_steps, ..State::default() };
-    let master = optimizer.master();
+    let keeping = optimizer.keeping();
     let mut fault = None;
     model.walk(&mut |name, param| {
         if fault.is_none() {
-            fault = reader.restore(name, param, master, &mut state).err();
+            fault = reader.restore(name, param, keeping, &mut state).err();
         }
     });
     if let Some(fault) = fault {
@@ -104,8 +104,9 @@ pub fn n_bytes<M: Parameters + Clone>(trainer: &Trainer<M>) -> u64 {
     if !trainer.optimizer.moments().is_empty() {
         return now;
     }
-    // Moments come into being with the first step: two in f32 for each weight.
-    let of_moments = |kept: &Kept| if kept.name.starts_with(WEIGHT) { n_values(kept) * 8 } else { 0 };
+    // Moments come into being with the first step: two for each weight.
+    let both = 2 * trainer.optimizer.keeping().moments.bytes() as u64;
+    let of_moments = |kept: &Kept| if kept.name.starts_with(WEIGHT) { n_values(kept) * both } else { 0 };
     now + tensors.iter().map(of_moments).sum::<u64>()
 }
 
@@ -226,7 +227,7 @@ impl<'a, R: Read + Seek> Reader<'a, R> {
         &mut self,
         name: &str,
         param: ParamMut<'_>,
-        master: Master,
+        keeping: Keeping,
         state: &mut State,
     ) -> Result<(), ResumeError> {
         let shape = match param {
@@ -241,13 +242,12 @@ impl<'a, R: Read + Seek> Reader<'a, R> {
                 shape.to_vec()
             }
         };
-        // Moments are f32 whatever the weights are.
         if self.left.contains_key(&format!("first/{name}")) {
-            let first_n = self.tensor(&format!("first/{name}"), &shape, DType::F32)?;
-            let second_n = self.tensor(&format!("second/{name}"), &shape, DType::F32)?;
+            let first_n = self.tensor(&format!("first/{name}"), &shape, keeping.moments.dtype())?;
+            let second_n = self.tensor(&format!("second/{name}"), &shape, keeping.moments.dtype())?;
             state.moments.insert(name.to_owned(), Moments { first_n, second_n });
         }
-        if master == Master::Split {
+        if keeping.master == Master::Split {
             let bytes = self.bytes(&format!("{REST}/{name}"), Dtype::I16, &shape)?;
             let data = TensorData::from_bytes_vec(bytes, [shape.iter().product::<usize>()], DType::I16);
             state.rests.insert(name.to_owned(), Tensor::from_data(data, (self.device, DType::I16)));

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::backward::{Kept, add_gradients};
 use crate::metrics::{PairTally, StepMetrics};
-use crate::optimizer::{AdamW, GradientSum, Master, Optimizer, clip_factor};
+use crate::optimizer::{AdamW, GradientSum, Keeping, Master, Optimizer, clip_factor};
 use crate::order::{Order, micro_batches};
 use crate::schedule::Schedule;
 use crate::task::Task;
@@ -76,8 +76,8 @@ pub enum TrainError {
     GradientNotFinite { step: usize, value: f64, loss: f64 },
     #[error("parameter {name} is {dtype}; training needs weights in f32")]
     NotF32 { name: String, dtype: String },
-    #[error("weights kept as `{master}` need kernels that this device has none of; `f32` works on any device")]
-    Master { master: &'static str },
+    #[error("{what} kept as `{form}` need kernels that this device has none of; `f32` works on any device")]
+    Form { what: &'static str, form: &'static str },
 }
 
 impl<M: Stack> Trainer<M> {
@@ -99,13 +99,18 @@ impl<M: Stack> Trainer<M> {
         }
     }
 
-    /// The same trainer with its weights, which are in f32, put into another form. A step then computes in bf16.
-    pub fn keeping(mut self, master: Master) -> Result<Self, TrainError> {
+    /// The same trainer before its first step with its weights, which are in f32, put into another form. With another than
+    /// f32 a step computes in bf16.
+    pub fn keeping(mut self, keeping: Keeping) -> Result<Self, TrainError> {
         let has_kernels = parameter_device(&mut self.model).is_none_or(|device| has_bit_kernels(&device));
+        let Keeping { master, moments } = keeping;
         if master != Master::F32 && !has_kernels {
-            return Err(TrainError::Master { master: master.name() });
+            return Err(TrainError::Form { what: "weights", form: master.name() });
         }
-        self.optimizer.keep(&mut self.model, master);
+        if moments != Precision::F32 && !has_kernels {
+            return Err(TrainError::Form { what: "moments", form: moments.name() });
+        }
+        self.optimizer.keep(&mut self.model, keeping);
         Ok(self)
     }
 
@@ -140,7 +145,7 @@ impl<M: Stack> Trainer<M> {
         let step = self.n_done + 1;
         let batches = step_batches(task, recipe, self.n_done);
         let rows = batches.concat();
-        let computed = match self.optimizer.master() {
+        let computed = match self.optimizer.keeping().master {
             Master::F32 => held(&self.model, recipe.precision),
             Master::Split | Master::Stochastic => self.model.clone(),
         };

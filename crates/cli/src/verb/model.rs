@@ -9,9 +9,9 @@ use sluice_lm::precision::Precision;
 use sluice_spec::Dtype;
 use sluice_train::backward::Kept;
 use sluice_train::memory::{TrainingLoad, training};
-use sluice_train::optimizer::Master;
+use sluice_train::optimizer::{Keeping, Master};
 
-use crate::args::{Global, Inspect, MasterChoice};
+use crate::args::{Global, Inspect, MasterChoice, MomentsChoice};
 use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::hub;
@@ -78,13 +78,22 @@ fn training_load(args: &Inspect, precision: Precision, n_parameters: u64) -> Tra
         Some(false) => Kept::All,
         None => Kept::suited_to(n_parameters as usize),
     };
-    let master = match (precision, args.master) {
-        (Precision::F32, _) | (Precision::Bf16, MasterChoice::F32) => Master::F32,
-        (Precision::Bf16, MasterChoice::Split) => Master::Split,
-        (Precision::Bf16, MasterChoice::Stochastic) => Master::Stochastic,
+    let keeping = match precision {
+        Precision::F32 => Keeping::default(),
+        Precision::Bf16 => Keeping {
+            master: match args.master {
+                MasterChoice::F32 => Master::F32,
+                MasterChoice::Split => Master::Split,
+                MasterChoice::Stochastic => Master::Stochastic,
+            },
+            moments: match args.moments {
+                MomentsChoice::F32 => Precision::F32,
+                MomentsChoice::Bf16 => Precision::Bf16,
+            },
+        },
     };
     let n_tokens = args.micro_batch_tokens as usize;
-    TrainingLoad { precision, master, kept, n_tokens, n_predicted: n_tokens }
+    TrainingLoad { precision, keeping, kept, n_tokens, n_predicted: n_tokens }
 }
 
 fn training_of(args: &Inspect) -> String {

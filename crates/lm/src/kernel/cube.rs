@@ -126,8 +126,7 @@ impl PlainKernels for Cube {
         grad: GpuTensor,
         spec: AdamWSpec,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        // A weight in f32 is rounded nowhere, so that its seed is never read.
-        Self::stepped(weight, first, second, grad, spec, 0)
+        Self::stepped(weight, first, second, grad, spec)
     }
 
     fn adamw_split(
@@ -139,16 +138,5 @@ impl PlainKernels for Cube {
         spec: AdamWSpec,
     ) -> (GpuTensor, IntTensor<Cube>, GpuTensor, GpuTensor) {
         Self::stepped_split(weight, rest, first, second, grad, spec)
-    }
-
-    fn adamw_stochastic(
-        weight: GpuTensor,
-        first: GpuTensor,
-        second: GpuTensor,
-        grad: GpuTensor,
-        spec: AdamWSpec,
-        seed: u64,
-    ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        Self::stepped(weight, first, second, grad, spec, seed)
     }
 }

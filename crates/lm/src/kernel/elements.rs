@@ -54,16 +54,15 @@ pub trait Elements: Backend {
         activation: Activation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// An AdamW step on a weight in f32, or in bf16 and then rounded by chance from `seed`: new weight and moments, in the
-    /// place of the old ones if nobody else holds them.
-    #[fusion(meta = |weight, first, second, _grad, _spec, _seed| (weight.clone(), first.clone(), second.clone()))]
+    /// An AdamW step: new weight and moments, in the place of the old ones if nobody else holds them. What is in bf16 is rounded
+    /// by chance.
+    #[fusion(meta = |weight, first, second, _grad, _spec| (weight.clone(), first.clone(), second.clone()))]
     fn stepped(
         weight: FloatTensor<Self>,
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         spec: AdamWSpec,
-        seed: u64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// The same on a weight in two parts; see [`super::SplitWeight`].
@@ -140,10 +139,9 @@ impl Elements for CubeBackend {
         second: GpuTensor,
         grad: GpuTensor,
         spec: AdamWSpec,
-        seed: u64,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
         let [weight, first, second] = [weight, first, second].map(owned);
-        adamw::step(weight, first, second, into_contiguous(grad), spec, seed)
+        adamw::step(weight, first, second, into_contiguous(grad), spec)
     }
 
     fn stepped_split(

@@ -53,6 +53,11 @@ fn is_half(tensor: &CpuTensor) -> bool {
     tensor.dtype() == DType::BF16
 }
 
+/// The tensor, in whatever precision, laid out row after row.
+fn laid_out(tensor: CpuTensor) -> CpuTensor {
+    if is_half(&tensor) { tensor.to_contiguous() } else { contiguous(tensor) }
+}
+
 fn lift<const D: usize>(tensor: CpuTensor) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(tensor)
 }
@@ -266,15 +271,23 @@ impl PlainKernels for Flex {
         grad: CpuTensor,
         spec: AdamWSpec,
     ) -> (CpuTensor, CpuTensor, CpuTensor) {
-        let (mut weight, mut first, mut second, grad) =
-            (contiguous(weight), contiguous(first), contiguous(second), contiguous(grad));
-        adamw::step(
-            weight.storage_mut::<f32>(),
-            first.storage_mut::<f32>(),
-            second.storage_mut::<f32>(),
-            elements(&grad),
-            spec,
-        );
+        let grad = contiguous(grad);
+        let (mut weight, mut first, mut second) = (laid_out(weight), laid_out(first), laid_out(second));
+        let grad = elements(&grad);
+        match (is_half(&weight), is_half(&first)) {
+            (false, false) => {
+                adamw::step::<f32, f32>(weight.storage_mut(), first.storage_mut(), second.storage_mut(), grad, spec);
+            }
+            (false, true) => {
+                adamw::step::<f32, bf16>(weight.storage_mut(), first.storage_mut(), second.storage_mut(), grad, spec);
+            }
+            (true, false) => {
+                adamw::step::<bf16, f32>(weight.storage_mut(), first.storage_mut(), second.storage_mut(), grad, spec);
+            }
+            (true, true) => {
+                adamw::step::<bf16, bf16>(weight.storage_mut(), first.storage_mut(), second.storage_mut(), grad, spec);
+            }
+        }
         (weight, first, second)
     }
 
@@ -286,37 +299,13 @@ impl PlainKernels for Flex {
         grad: CpuTensor,
         spec: AdamWSpec,
     ) -> (CpuTensor, IntTensor<Flex>, CpuTensor, CpuTensor) {
-        let (mut weight, mut rest) = (weight, rest);
-        let (mut first, mut second, grad) = (contiguous(first), contiguous(second), contiguous(grad));
-        adamw::step_split(
-            weight.storage_mut::<bf16>(),
-            rest.storage_mut::<i16>(),
-            first.storage_mut::<f32>(),
-            second.storage_mut::<f32>(),
-            elements(&grad),
-            spec,
-        );
+        let (grad, mut weight, mut rest) = (contiguous(grad), weight, rest);
+        let (mut first, mut second) = (laid_out(first), laid_out(second));
+        let (parts, grad) = ((weight.storage_mut::<bf16>(), rest.storage_mut::<i16>()), elements(&grad));
+        match is_half(&first) {
+            false => adamw::step_split(parts, first.storage_mut::<f32>(), second.storage_mut::<f32>(), grad, spec),
+            true => adamw::step_split(parts, first.storage_mut::<bf16>(), second.storage_mut::<bf16>(), grad, spec),
+        }
         (weight, rest, first, second)
-    }
-
-    fn adamw_stochastic(
-        weight: CpuTensor,
-        first: CpuTensor,
-        second: CpuTensor,
-        grad: CpuTensor,
-        spec: AdamWSpec,
-        seed: u64,
-    ) -> (CpuTensor, CpuTensor, CpuTensor) {
-        let mut weight = weight;
-        let (mut first, mut second, grad) = (contiguous(first), contiguous(second), contiguous(grad));
-        adamw::step_stochastic(
-            weight.storage_mut::<bf16>(),
-            first.storage_mut::<f32>(),
-            second.storage_mut::<f32>(),
-            elements(&grad),
-            spec,
-            seed,
-        );
-        (weight, first, second)
     }
 }

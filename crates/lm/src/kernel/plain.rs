@@ -318,7 +318,7 @@ pub fn adamw(
     grad: Tensor<1>,
     spec: AdamWSpec,
 ) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
-    let AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale } = spec;
+    let AdamWSpec { learning_rate, beta1, beta2, epsilon, weight_decay, step, grad_scale, seed: _ } = spec;
     let step = i32::try_from(step).unwrap_or(i32::MAX);
     let step_size = learning_rate / (1.0 - beta1.powi(step));
     let root_correction = 1.0 / (1.0 - beta2.powi(step)).sqrt();

@@ -282,6 +282,7 @@ fn plain_adamw_equals_the_kernel() {
         weight_decay: 0.1,
         step: 7,
         grad_scale: 0.5,
+        seed: 0,
     };
     let (w, m, v) = adamw(of("w"), of("m"), of("v").square(), of("g"), spec);
     let (plain_w, plain_m, plain_v) = plain::adamw(of("w"), of("m"), of("v").square(), of("g"), spec);
@@ -302,6 +303,7 @@ fn adamw_equals_its_definition() {
         weight_decay: 0.1,
         step: 1,
         grad_scale: 0.5,
+        seed: 0,
     };
     let (first, second) = (zeros.clone(), zeros);
     let (w1, m1, v1) = adamw(w.clone(), first, second, g.clone(), spec);

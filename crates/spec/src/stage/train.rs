@@ -75,6 +75,13 @@ choice! {
         Stochastic = "stochastic",
     }
 
+    /// What both moments of AdamW are kept in, where a step computes in bf16; in f32 they are in f32.
+    pub enum Moments {
+        F32 = "f32",
+        /// Half the memory, each update rounded up or down by chance.
+        Bf16 = "bf16",
+    }
+
     /// How the learning rate runs after the warm-up.
     pub enum Schedule {
         /// Half a cosine down to 0.
@@ -134,6 +141,8 @@ pub struct Optimiser {
     pub max_grad_norm: Located<Positive>,
     /// In the key where it is not the default, which changes nothing of runs in f32.
     pub master: Located<Master>,
+    /// As `master`.
+    pub moments: Located<Moments>,
 }
 
 /// Decay of AdamW's moments.
@@ -208,7 +217,17 @@ impl Train {
 
 impl Optimiser {
     fn leaves(&self, sink: &mut dyn LeafSink) {
-        let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm, master } = self;
+        let Optimiser {
+            learning_rate,
+            schedule,
+            warmup_ratio,
+            weight_decay,
+            betas,
+            eps,
+            max_grad_norm,
+            master,
+            moments,
+        } = self;
         emit(sink, "learning_rate", learning_rate);
         emit(sink, "schedule", schedule);
         emit(sink, "warmup_ratio", warmup_ratio);
@@ -220,6 +239,9 @@ impl Optimiser {
         emit(sink, "max_grad_norm", max_grad_norm);
         if master.value != Master::F32 {
             emit(sink, "master", master);
+        }
+        if moments.value != Moments::F32 {
+            emit(sink, "moments", moments);
         }
     }
 
@@ -233,8 +255,19 @@ impl Optimiser {
         let eps = fields.or("eps", Positive::preset(1e-8));
         let max_grad_norm = fields.or("max_grad_norm", Positive::preset(1.0));
         let master = fields.or("master", Master::F32);
+        let moments = fields.or("moments", Moments::F32);
         let learning_rate = learning_rate?;
-        Some(Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm, master })
+        Some(Optimiser {
+            learning_rate,
+            schedule,
+            warmup_ratio,
+            weight_decay,
+            betas,
+            eps,
+            max_grad_norm,
+            master,
+            moments,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use sluice_train::trainer::{Hooks, Outcome, TrainError, Trainer};
 use super::TrainStageError;
 use super::card::Lineage;
 use super::examples::Cuts;
-use super::recipe::{master, recipe};
+use super::recipe::{keeping, recipe};
 use super::save::save;
 use super::saves::{Saves, take_up};
 use super::start::Start;
@@ -63,7 +63,7 @@ impl Run<'_> {
         let precision = self.context.device.precision;
         let recipe = recipe(self.params, task.n_rows(), model.n_parameters(), precision);
         let n_steps = recipe.schedule.n_steps;
-        let fresh = Trainer::new(model, recipe.adamw).and_then(|fresh| fresh.keeping(master(self.params, precision)));
+        let fresh = Trainer::new(model, recipe.adamw).and_then(|fresh| fresh.keeping(keeping(self.params, precision)));
         let fresh = fresh.map_err(failed)?;
         let saved = if self.context.fresh { None } else { take_up(self.context, self.start, &fresh, n_steps) };
         let (mut trainer, mut steps) = match saved {

@@ -11,17 +11,26 @@ use sluice_train::memory::{TrainingLoad, training};
 use sluice_train::objective::{
     Cpo, Dpo, DpoLoss, Ipo, Kto, LogProbs, MarginLoss, Objective, Orpo, RDpo, Rrhf, Simpo, SlicHf,
 };
-use sluice_train::optimizer::{AdamW, Master};
+use sluice_train::optimizer::{AdamW, Keeping, Master};
 use sluice_train::order::{Order, Shuffle};
 use sluice_train::schedule::{Decay, Schedule};
 use sluice_train::trainer::Recipe;
 
-/// How weights are kept; a step in f32 computes on the weights themselves.
-pub fn master(params: &Train, precision: Precision) -> Master {
-    match (precision, params.optimiser.master.value) {
-        (Precision::F32, _) | (Precision::Bf16, train::Master::F32) => Master::F32,
-        (Precision::Bf16, train::Master::Split) => Master::Split,
-        (Precision::Bf16, train::Master::Stochastic) => Master::Stochastic,
+/// How weights and moments are kept; where a step computes in f32, in f32.
+pub fn keeping(params: &Train, precision: Precision) -> Keeping {
+    if precision == Precision::F32 {
+        return Keeping::default();
+    }
+    Keeping {
+        master: match params.optimiser.master.value {
+            train::Master::F32 => Master::F32,
+            train::Master::Split => Master::Split,
+            train::Master::Stochastic => Master::Stochastic,
+        },
+        moments: match params.optimiser.moments.value {
+            train::Moments::F32 => Precision::F32,
+            train::Moments::Bf16 => Precision::Bf16,
+        },
     }
 }
 
@@ -29,8 +38,17 @@ pub fn master(params: &Train, precision: Precision) -> Master {
 ///
 /// The schedule spans the steps that are taken: with `max_steps` it ends earlier, and is not cut off.
 pub fn recipe(params: &Train, n_rows: usize, n_parameters: usize, precision: Precision) -> Recipe {
-    let Optimiser { learning_rate, schedule, warmup_ratio, weight_decay, betas, eps, max_grad_norm, master: _ } =
-        &params.optimiser;
+    let Optimiser {
+        learning_rate,
+        schedule,
+        warmup_ratio,
+        weight_decay,
+        betas,
+        eps,
+        max_grad_norm,
+        master: _,
+        moments: _,
+    } = &params.optimiser;
     let Passes { epochs, max_steps, batch_size, micro_batch_tokens, share_prompt: _, recompute } = &params.passes;
     let shuffle = Shuffle { n_rows, batch_size: batch_size.get() as usize, seed: params.seed.get() };
     let n_all = shuffle.steps_per_epoch() * epochs.get() as usize;
@@ -79,7 +97,7 @@ pub fn memory(params: &Train, config: &Config, precision: Precision) -> u64 {
     let n_tokens = params.passes.micro_batch_tokens.get() as usize;
     let load = TrainingLoad {
         precision,
-        master: master(params, precision),
+        keeping: keeping(params, precision),
         kept: kept(params.passes.recompute.value, sizes.n_parameters),
         n_tokens,
         n_predicted: n_tokens,

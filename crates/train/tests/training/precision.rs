@@ -12,7 +12,7 @@ use sluice_lm::weights::published_values;
 use sluice_train::backward::Kept;
 use sluice_train::batch::TokenPair;
 use sluice_train::metrics::StepMetrics;
-use sluice_train::optimizer::{AdamW, Master};
+use sluice_train::optimizer::{AdamW, Keeping, Master};
 use sluice_train::order::Order;
 use sluice_train::resume::{n_bytes, read, write};
 use sluice_train::schedule::{Decay, Schedule};
@@ -37,12 +37,12 @@ fn recipe(precision: Precision) -> Recipe {
 }
 
 /// The losses of a run over the same pairs, and its last weights.
-fn run(pairs: &[TokenPair], precision: Precision, master: Master, rounds_to_nearest: bool) -> (Vec<f64>, Gemma2) {
+fn run(pairs: &[TokenPair], precision: Precision, keeping: Keeping, rounds_to_nearest: bool) -> (Vec<f64>, Gemma2) {
     let (_, model) = fixture::gemma2_tiny();
     let task = PairTask::new(&SIMPO, pairs, &[], 4096).expect("the pairs have responses");
     let recipe = recipe(precision);
     let trainer = Trainer::new(model, recipe.adamw).expect("the weights are f32");
-    let mut trainer = trainer.keeping(master).expect("the weights are on the CPU");
+    let mut trainer = trainer.keeping(keeping).expect("the weights are on the CPU");
     let mut losses = Vec::new();
     for _ in 0..N_STEPS {
         let step = trainer.step(&task, &recipe, &AtomicBool::new(false)).expect("the loss is finite");
@@ -52,6 +52,12 @@ fn run(pairs: &[TokenPair], precision: Precision, master: Master, rounds_to_near
         }
     }
     (losses, trainer.exact())
+}
+
+/// Every form of weights, with moments in either precision.
+fn forms() -> impl Iterator<Item = Keeping> {
+    let with = |moments| [Master::F32, Master::Split, Master::Stochastic].map(|master| Keeping { master, moments });
+    [Precision::F32, Precision::Bf16].into_iter().flat_map(with)
 }
 
 fn bits(model: &Gemma2) -> Vec<u32> {
@@ -71,22 +77,22 @@ fn moved(model: &Gemma2, precision: Precision) -> f64 {
 #[test]
 fn a_rate_of_8e_7_trains_unless_weights_are_rounded_to_nearest() {
     let pairs = &trajectory::pairs()[..2];
-    let (full, exact) = run(pairs, Precision::F32, Master::F32, false);
+    let (full, exact) = run(pairs, Precision::F32, Keeping::default(), false);
     let gain = |losses: &[f64]| losses[0] - losses[N_STEPS - 1];
     assert!(gain(&full) > 0.0 && moved(&exact, Precision::F32) > 0.99, "{full:?}");
 
     // Weights in bf16, rounded to nearest after each step: all but those next to zero stand still.
-    let (stuck, stuck_model) = run(pairs, Precision::Bf16, Master::F32, true);
+    let (stuck, stuck_model) = run(pairs, Precision::Bf16, Keeping::default(), true);
     let n_moved = moved(&stuck_model, Precision::Bf16);
     assert!(n_moved < 0.05, "{n_moved} moved");
     assert!(gain(&stuck) < 0.2 * gain(&full), "{stuck:?} beside {full:?}");
 
-    for master in [Master::F32, Master::Split, Master::Stochastic] {
-        let (losses, model) = run(pairs, Precision::Bf16, master, false);
+    for keeping in forms() {
+        let (losses, model) = run(pairs, Precision::Bf16, keeping, false);
         let share = gain(&losses) / gain(&full);
-        println!("{}: {:.4} to {:.4}, {share:.2} of the gain in f32", master.name(), losses[0], losses[N_STEPS - 1]);
-        assert!((0.4..1.6).contains(&share), "{}: {losses:?} beside {full:?}", master.name());
-        match master {
+        println!("{keeping:?}: {:.4} to {:.4}, {share:.2} of the gain in f32", losses[0], losses[N_STEPS - 1]);
+        assert!((0.4..1.6).contains(&share), "{keeping:?}: {losses:?} beside {full:?}");
+        match keeping.master {
             Master::F32 | Master::Split => assert!(moved(&model, Precision::F32) > 0.99),
             // A step of a thousandth of the way to the neighbour takes a thousandth of the weights there.
             Master::Stochastic => {
@@ -102,8 +108,9 @@ fn a_rate_of_8e_7_trains_unless_weights_are_rounded_to_nearest() {
 fn weights_come_back_from_every_form() {
     let (_, model) = fixture::gemma2_tiny();
     let back = |master| {
+        let keeping = Keeping { master, ..Keeping::default() };
         let trainer = Trainer::new(model.clone(), AdamW::default()).expect("the weights are f32");
-        bits(&trainer.keeping(master).expect("the weights are on the CPU").exact())
+        bits(&trainer.keeping(keeping).expect("the weights are on the CPU").exact())
     };
     assert_eq!(back(Master::F32), bits(&model));
     assert_eq!(back(Master::Split), bits(&model));
@@ -117,10 +124,10 @@ fn every_form_of_weights_is_taken_up_again() {
     let task = PairTask::new(&SIMPO, pairs, &[], 4096).expect("the pairs have responses");
     let recipe = recipe(Precision::Bf16);
     let never = AtomicBool::new(false);
-    for master in [Master::F32, Master::Split, Master::Stochastic] {
+    for keeping in forms() {
         let fresh = || {
             let trainer = Trainer::new(fixture::gemma2_tiny().1, recipe.adamw).expect("the weights are f32");
-            trainer.keeping(master).expect("the weights are on the CPU")
+            trainer.keeping(keeping).expect("the weights are on the CPU")
         };
         let mut whole = fresh();
         let mut steps: Vec<StepMetrics> = Vec::new();
@@ -135,7 +142,7 @@ fn every_form_of_weights_is_taken_up_again() {
         let expected = n_bytes(&whole);
         assert!((expected..expected + 32_768).contains(&(saved.len() as u64)), "{} of {expected}", saved.len());
         let (mut resumed, _) = read(&mut Cursor::new(&saved), fresh(), &Device::flex()).expect("it is whole");
-        assert_eq!(step(&mut resumed), step(&mut whole), "{}", master.name());
-        assert_eq!(bits(&resumed.exact()), bits(&whole.exact()), "{}", master.name());
+        assert_eq!(step(&mut resumed), step(&mut whole), "{keeping:?}");
+        assert_eq!(bits(&resumed.exact()), bits(&whole.exact()), "{keeping:?}");
     }
 }
