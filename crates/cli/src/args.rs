@@ -345,8 +345,8 @@ pub struct Show {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A table is named after its stage: `select * from pairs`. The second table of a stage follows a \
-    dot:\n`pairs.dropped`, `tuned.steps`, `report.metrics`.\nThe rows that failed a data test: \
-    `pairs.failed.unique_prompt_id`.\n\nA table as it was before is named with its run: \
+    dot:\n`pairs.dropped`, `report.metrics`, `tuned.steps` (while it trains, the steps so far).\nThe rows that failed a \
+    data test: `pairs.failed.unique_prompt_id`.\n\nA table as it was before is named with its run: \
     `pairs@prev` (the last result other than the present one),\n`pairs@r17`, `pairs.dropped@tag:gold`.\n\nOf a stage with a \
     matrix, the name is the tables of all its cells, with the axes as columns in front; a\ncell has its name in \
     quotes: `select * from \"tuned[lr=0.001,beta=10]\".steps`."

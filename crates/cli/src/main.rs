@@ -8,6 +8,7 @@ mod exit;
 mod history;
 mod hub;
 mod interrupt;
+mod live;
 mod log;
 mod memory;
 mod model_folder;

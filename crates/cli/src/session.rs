@@ -17,7 +17,7 @@ use crate::pipeline_file;
 use crate::wire::{Wire, exit_of_store};
 use crate::world::{World, now_unix_ms};
 
-/// How many runs are looked through for the last result of a stage.
+/// How many runs are looked through for one of a pipeline.
 const DEPTH: usize = 100;
 
 /// What the pipeline verbs share.
@@ -98,6 +98,13 @@ impl Session {
     pub fn last_run(&self, pipeline: &str) -> Result<Option<RunManifest>, StoreError> {
         let runs = self.store.runs()?.into_iter().rev().take(DEPTH);
         Ok(runs.filter_map(|run| self.store.run(run).ok()?).find(|manifest| manifest.pipeline == pipeline))
+    }
+
+    /// The manifests of the runs of a pipeline that are going on, the youngest first.
+    pub fn living_runs(&self, pipeline: &str) -> Result<Vec<RunManifest>, StoreError> {
+        let alive = self.store.runs()?.into_iter().rev().take(DEPTH).filter(|run| self.store.is_alive(*run));
+        let manifests = alive.filter_map(|run| self.store.run(run).ok()?);
+        Ok(manifests.filter(|manifest| manifest.pipeline == pipeline).collect())
     }
 
     /// A command of this program that works as printed: with the options this call had. `file` is left out where the

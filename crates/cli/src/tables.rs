@@ -36,26 +36,31 @@ pub fn outputs(results: &[Found]) -> impl Iterator<Item = (&StageName, NamedOutp
     })
 }
 
-/// The tables among some outputs, and those of a matrix's cells once more as one. None is opened before a query asks for it.
-pub fn tables<'a>(
-    pipeline: &Pipeline,
-    outputs: impl IntoIterator<Item = (&'a StageName, NamedOutput<'a>)>,
+/// The tables among some outputs, each with its stage. None is opened before a query asks for it.
+pub fn stored_tables<'a>(
+    outputs: impl Iterator<Item = (&'a StageName, NamedOutput<'a>)>,
     store: &Store,
+) -> impl Iterator<Item = (&'a StageName, NamedTable)> {
+    let tables = outputs.filter(|(_, NamedOutput { output, .. })| matches!(output.artifact, Artifact::Table(_)));
+    tables.map(|(stage, NamedOutput { name, output })| (stage, stored(name, output, store)))
+}
+
+/// The tables, and those of a matrix's cells once more as one.
+pub fn with_unions<'a>(
+    pipeline: &Pipeline,
+    named: impl IntoIterator<Item = (&'a StageName, NamedTable)>,
 ) -> Vec<NamedTable> {
     let mut tables = Vec::new();
     let mut unions: Vec<(String, Vec<(String, &Cell)>)> = Vec::new();
-    for (stage, NamedOutput { name, output }) in outputs {
-        if !matches!(output.artifact, Artifact::Table(_)) {
-            continue;
-        }
+    for (stage, table) in named {
         if let Some(cell) = pipeline.stage(stage).and_then(|stage| stage.cell.as_ref()) {
-            let of_base = name.replacen(stage.as_str(), cell.base.as_str(), 1);
+            let of_base = table.name.replacen(stage.as_str(), cell.base.as_str(), 1);
             match unions.iter_mut().find(|(union, _)| *union == of_base) {
-                Some((_, parts)) => parts.push((name.clone(), cell)),
-                None => unions.push((of_base, vec![(name.clone(), cell)])),
+                Some((_, parts)) => parts.push((table.name.clone(), cell)),
+                None => unions.push((of_base, vec![(table.name.clone(), cell)])),
             }
         }
-        tables.push(stored(name, output, store));
+        tables.push(table);
     }
     tables.extend(unions.into_iter().map(|(name, parts)| NamedTable { name, data: TableData::Union(union(&parts)) }));
     tables

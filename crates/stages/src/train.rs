@@ -5,6 +5,7 @@ mod card;
 mod examples;
 mod fit;
 mod grown;
+mod live;
 mod policy;
 mod recipe;
 mod reference;

@@ -4,6 +4,8 @@
 mod bench;
 #[path = "models/faults.rs"]
 mod faults;
+#[path = "models/live.rs"]
+mod live;
 #[path = "models/reference.rs"]
 mod reference;
 #[path = "models/resumed.rs"]

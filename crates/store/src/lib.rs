@@ -18,7 +18,8 @@
 //!   tags/NAME.json      names of runs that are to be kept, each with a copy of the run's manifest
 //!   damaged/            what `fsck --repair` took away, until `gc` removes it
 //!   locks/KEY           operating-system locks; they die with their owner
-//!   tmp/KEY.PID.N/      private attempt folders; whatever a dead owner left is swept with the next attempt
+//!   tmp/KEY.PID.N/      private attempt folders, with the rows so far of tables that are asked for while they grow;
+//!                       whatever a dead owner left is swept with the next attempt
 //!   stat-cache.json     (path, size, mtime, inode) -> digest of files outside the store
 //! ```
 //!
@@ -36,6 +37,7 @@ mod error;
 mod fsck;
 mod gc;
 mod layout;
+mod live;
 mod lock;
 mod logical;
 mod names;
@@ -57,6 +59,7 @@ pub use error::StoreError;
 pub use fsck::{Checkup, Derive, Fault, Mended};
 pub use gc::{Collection, Garbage, GarbageKind, GcPolicy};
 pub use layout::FORMAT_VERSION;
+pub use live::LiveRows;
 pub use lock::{KeyLock, RunLock, StoreLock};
 pub use logical::{LogicalHasher, MEASURED, table_digest};
 pub use record::{

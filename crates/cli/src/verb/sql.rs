@@ -8,12 +8,13 @@ use sluice_store::Artifact;
 use crate::args::{AnswerFormat, Sql};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::history::{RunWord, split};
+use crate::live::{self, Live};
 use crate::output::{err, out};
 use crate::render::Ink;
 use crate::render::quantity::{count, counted};
 use crate::render::rows::rows;
 use crate::session::{Found, Project, Session, quoted};
-use crate::tables::{NamedOutput, named, outputs, stored, tables, union};
+use crate::tables::{NamedOutput, named, outputs, stored, stored_tables, union, with_unions};
 use crate::tested;
 use crate::wire::exit_of_store;
 use crate::world::World;
@@ -26,15 +27,21 @@ pub fn run(session: &Session, args: &Sql) -> Outcome {
     let results = session.results(&project)?;
     let asked = table_names(query).map_err(|error| failure(error, session, &project))?;
     let tested = tested::known(session, &project, &results)?;
-    let present = outputs(&results).chain(tested::outputs(&tested));
-    let mut tables = tables(project.plan.pipeline(), present, &session.store);
+    let live = live::steps(session, &project, &asked)?;
+    let is_live = |name: &str| live.iter().any(|live| live.table.name == name);
+    let present = stored_tables(outputs(&results).chain(tested::outputs(&tested)), &session.store);
+    let present = present.filter(|(_, table)| !is_live(&table.name));
+    let growing = live.iter().map(|live| (&live.stage, live.table.clone()));
+    let mut tables = with_unions(project.plan.pipeline(), present.chain(growing));
     for name in &asked {
         tables.extend(earlier_tables(session, &project, &results, name)?);
     }
     let answer = sluice_sql::Session::new(tables).and_then(|session| session.query(query));
     let batches = answer.map_err(|error| failure(error, session, &project))?;
     if !session.global.quiet {
-        let notes = stale(project.plan.pipeline(), &results, &asked);
+        let finished: Vec<String> = asked.iter().filter(|name| !is_live(name)).cloned().collect();
+        let mut notes: Vec<String> = live.iter().map(so_far).collect();
+        notes.extend(stale(project.plan.pipeline(), &results, &finished));
         notes.iter().for_each(|note| err(format!("note: {note}\n")));
     }
     let format = match args.format {
@@ -121,6 +128,10 @@ fn earlier_table(
             Err(failure.help(format!("stage `{stage}` made {}", known.join(", "))))
         }
     }
+}
+
+fn so_far(Live { run, n_rows, table, .. }: &Live) -> String {
+    format!("`{}` has the {} so far of run {run}, which is at it", table.name, counted(*n_rows as u64, "row"))
 }
 
 /// A note on each stage of the query whose result is not that of the pipeline as it is.

@@ -16,6 +16,7 @@ use sluice_train::trainer::{Hooks, Outcome, TrainError, Trainer};
 use super::TrainStageError;
 use super::card::Lineage;
 use super::examples::Cuts;
+use super::live::LiveSteps;
 use super::recipe::{keeping, recipe};
 use super::save::save;
 use super::saves::{Saves, take_up};
@@ -75,6 +76,7 @@ impl Run<'_> {
             None => (fresh, Vec::new()),
         };
         let n_resumed = steps.len();
+        let mut live = LiveSteps::new(self.context, &steps);
         let mut saves = Saves::new(self.context, self.params.checkpoint.value, n_steps, &trainer);
         let mut progress = Progress {
             unit: Unit::Steps,
@@ -88,6 +90,7 @@ impl Run<'_> {
             progress.done = step.step as u64;
             progress.n_tokens += step.n_tokens as u64;
             progress.loss = Some(step.loss as f32);
+            live.tell(std::slice::from_ref(step));
             self.context.report(progress);
             steps.push(step.clone());
             saves.after_step(trainer, &steps);
@@ -130,7 +133,8 @@ fn done(steps: &[StepMetrics], n_examples: usize) -> Done {
     }
 }
 
-fn table(steps: &[StepMetrics]) -> RecordBatch {
+/// The table of some steps.
+pub fn table(steps: &[StepMetrics]) -> RecordBatch {
     let mut builder = StepsBuilder::new();
     for StepMetrics { step, epoch, loss, pairs, grad_norm, learning_rate, n_tokens, seconds } in steps {
         let narrow = |value: f64| value as f32;

@@ -17,7 +17,7 @@ use sluice_stages::{
     Device, InputData, Produced, Progress, Reading, RowCount, StageContext, StageError, StageInput, Unit,
 };
 use sluice_store::{Artifact, ModelDigest, Output, RecordDraft, StageKey, Store};
-use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split};
+use sluice_table::{PromptId, PromptRow, Prompts, PromptsBuilder, Split, Steps};
 use tempfile::TempDir;
 
 /// Every stage the tests run; `--set` style overrides make the variants.
@@ -56,6 +56,8 @@ pub struct Bench {
     pub stop_in: Option<Unit>,
     /// What stages told.
     pub notices: RefCell<Vec<String>>,
+    /// Steps done and the table of them, as who asks meanwhile finds it, whenever a training told how far it is.
+    pub live: RefCell<Vec<(u64, Option<RecordBatch>)>>,
 }
 
 pub fn fixtures() -> PathBuf {
@@ -75,6 +77,7 @@ impl Bench {
             stop_at: None,
             stop_in: None,
             notices: RefCell::default(),
+            live: RefCell::default(),
         }
     }
 
@@ -149,6 +152,9 @@ impl Bench {
         let attempt = self.store.begin(key).expect("an attempt");
         let cancel = AtomicBool::new(false);
         let progress = |progress: Progress| {
+            if progress.unit == Unit::Steps {
+                self.live.borrow_mut().push((progress.done, self.live_steps(key)));
+            }
             let is_counted = self.stop_in.is_none_or(|unit| unit == progress.unit);
             if is_counted && self.stop_at.is_some_and(|stop| progress.done >= stop) {
                 cancel.store(true, Ordering::Relaxed);
@@ -175,6 +181,12 @@ impl Bench {
             self.made.insert((stage.to_owned(), output.name.clone()), output.clone());
         }
         Ok(produced)
+    }
+
+    /// The steps so far of a training of a key, if one is going on.
+    pub fn live_steps(&self, key: StageKey) -> Option<RecordBatch> {
+        let batches = self.store.live_rows(key, Steps::NAME, &Steps::schema()).expect("a readable store")?;
+        Some(arrow::compute::concat_batches(&batches.first()?.schema(), &batches).expect("batches of one schema"))
     }
 
     /// How many rows a stage would make, and how many of them are known.

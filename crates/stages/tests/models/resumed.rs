@@ -10,21 +10,21 @@ use sluice_store::{HowFar, StageKey, Store};
 use crate::bench::{Bench, chain};
 use crate::{DEMOS, init_folder, plant_own_pairs};
 
-const KEY: StageKey = StageKey::from_bytes([99; 32]);
+pub const KEY: StageKey = StageKey::from_bytes([99; 32]);
 const EVERY_STEP: &str = "checkpoint={every_steps: 1}";
 
 /// A stage to train, and the settings it is trained with.
-struct Training {
+pub struct Training {
     stage: &'static str,
     set: Vec<String>,
 }
 
 impl Training {
-    fn of(stage: &'static str, set: &[&str]) -> Self {
+    pub fn of(stage: &'static str, set: &[&str]) -> Self {
         Self { stage, set: set.iter().map(|set| format!("stages.{stage}.train.{set}")).collect() }
     }
 
-    fn bench(&self) -> Bench {
+    pub fn bench(&self) -> Bench {
         let mut bench = Bench::new();
         plant_own_pairs(&mut bench);
         bench.plant_demos(&DEMOS);
@@ -39,13 +39,13 @@ impl Training {
     }
 
     /// Runs it to the end.
-    fn finish(&self, bench: &mut Bench) -> Produced {
+    pub fn finish(&self, bench: &mut Bench) -> Produced {
         bench.stop_at = None;
         self.run(bench).unwrap_or_else(|error| panic!("{}: {}", self.stage, chain(&error, bench)))
     }
 
     /// Runs it until so many steps are done, and asks it to stop then.
-    fn stop(&self, bench: &mut Bench, at: u64) {
+    pub fn stop(&self, bench: &mut Bench, at: u64) {
         (bench.stop_at, bench.stop_in) = (Some(at), Some(Unit::Steps));
         assert!(matches!(self.run(bench), Err(StageError::Cancelled)), "{} at {at}", self.stage);
     }

@@ -9,7 +9,7 @@ use crate::render::Ink;
 use crate::render::rows::rows;
 use crate::render::show::{ShownCell, cells};
 use crate::session::{Found, Project, Session};
-use crate::tables::{n_rows, named, outputs, tables};
+use crate::tables::{n_rows, named, outputs, stored_tables, with_unions};
 use crate::world::now_unix_ms;
 
 /// `stages` are cells of one stage.
@@ -45,7 +45,8 @@ pub fn show(
     let paint = session.world.out;
     let shown: Vec<ShownCell> = results.iter().map(shown_cell).collect();
     out(cells(base, stages.len(), &shown, paint));
-    let sql = sluice_sql::Session::new(tables(pipeline, outputs(&results), &session.store));
+    let tables = with_unions(pipeline, stored_tables(outputs(&results), &session.store));
+    let sql = sluice_sql::Session::new(tables);
     let sql = sql.map_err(|error| Failure::new(Exit::Failed, error))?;
     for name in names.iter().filter(|_| n_shown > 0) {
         // A dotted name is a table of a schema.
