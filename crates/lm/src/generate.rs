@@ -1,10 +1,10 @@
 //! Sampling answers from a causal language model, many at a time.
 //!
 //! Owns the batch: slots of a key-value cache, each working on one request; a finished request leaves its slot to the next
-//! waiting one, so that the batch stays full to the end. Requests that share a prompt are prefilled once. A small model
-//! works in as many batches as there are threads, since its products are too small to share. A request's random numbers come
-//! from its own seed and the position, and a row of a product does not depend on the other rows, so that an answer does not
-//! depend on its neighbours.
+//! waiting one, so that the batch stays full to the end. Requests that share a prompt are prefilled once. On the CPU a
+//! small model works in as many batches as there are threads, since its products are too small to share. A request's
+//! random numbers come from its own seed and the position, and a row of a product does not depend on the other rows, so
+//! that an answer does not depend on its neighbours.
 //! Knows nothing of text: requests and completions are token ids.
 
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::tensor::Device;
 use rayon::prelude::*;
 
 use crate::causal::{CausalLm, KvCache};
@@ -141,10 +142,11 @@ pub fn generate<M: CausalLm + Sync>(
     })
 }
 
-/// One batch a thread for a model that fits the caches; one batch for a larger one, whose products fill all threads.
+/// One batch a thread for a model that fits the caches; one batch for a larger one, whose products fill all threads, and on
+/// a GPU, which threads would only take turns on.
 fn n_workers<M: CausalLm>(model: &M, config: &GenerateConfig) -> usize {
     const SMALL: usize = 16 << 20;
-    if model.clone().n_parameters() > SMALL {
+    if model.device() != Device::flex() || model.clone().n_parameters() > SMALL {
         return 1;
     }
     rayon::current_num_threads().min(config.max_batch).max(1)
