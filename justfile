@@ -131,17 +131,57 @@ check-transformers *ARGS:
     {{ just }} _example export --out "$folder" "$@"
     "{{ python }}" tests/bench/exported.py "$folder"
 
-# A model on the CPU and on the GPU, compared
-gpu-check:
+# What has to be seen on a GPU, with operations fused and not; `--device cpu` or `cube-cpu` tries the checks without one
+gpu-check *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
+    case " $* " in
+        *" --device cpu "*) builds=(none) ;;
+        *" --device cube-cpu "*) builds=(cube-cpu) ;;
+        *) {{ just }} _gpus gpu-check || exit 0; builds=(cuda cuda-unfused) ;;
+    esac
+    mkdir -p .sluice
+    n_failed=0
+    for build in "${builds[@]}"; do
+        features=()
+        if [ "$build" != none ]; then features=(--features "$build"); fi
+        cargo build --workspace --bin gpu_check "${features[@]}"
+        # Twice: the second start finds the kernels that the first one compiled.
+        if [ "$build" = cuda ]; then "{{ built }}/gpu_check" --only start "$@"; fi
+        "{{ built }}/gpu_check" --json ".sluice/gpu-check-$build.json" "$@" || n_failed=$((n_failed + 1))
+    done
+    exit "$n_failed"
+
+# gpu-check as one archive, .sluice/gpu-bundle.tar.xz, for a machine that has a GPU and no compiler
+gpu-bundle:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    folder=$(mktemp -d)
+    trap 'rm -r "$folder"' EXIT
+    for build in cuda cuda-unfused; do
+        cargo build --workspace --bin gpu_check --features "$build"
+        strip -o "$folder/gpu_check-$build" "{{ built }}/gpu_check"
+    done
+    git describe --always --dirty --abbrev=10 >"$folder/commit"
+    install -m 755 tests/gpu/run "$folder/run"
+    mkdir -p .sluice
+    # One window over all of it: the programs have most of their code in common.
+    tar --create --directory "$folder" . --directory "{{ justfile_directory() }}" tests/fixtures data/tiny \
+        | xz --threads=1 --lzma2=preset=9e,dict=512MiB >.sluice/gpu-bundle.tar.xz
+    ls -l .sluice/gpu-bundle.tar.xz
+    n_bytes=$(stat --format %s .sluice/gpu-bundle.tar.xz)
+    if [ "$n_bytes" -gt $((64 << 20)) ]; then echo "the bundle has $n_bytes bytes; 64 MiB is its limit" >&2; exit 1; fi
+
+# The GPUs of this machine; where there are none, what is skipped for it
+[no-exit-message]
+_gpus WHAT:
+    #!/usr/bin/env bash
+    set -uo pipefail
     if ! gpus=$(nvidia-smi --list-gpus 2>/dev/null) || [ -z "$gpus" ]; then
-        echo "gpu-check is skipped: nvidia-smi finds no GPU on this machine"
-        exit 0
+        echo "{{ WHAT }} is skipped: nvidia-smi finds no GPU on this machine"
+        exit 1
     fi
     echo "$gpus"
-    cargo build --workspace --example gpu_check --features cuda
-    exec "{{ built }}/examples/gpu_check"
 
 # An example of crate `tests`, built and run
 [no-exit-message]
