@@ -152,21 +152,36 @@ gpu-check *ARGS:
     done
     exit "$n_failed"
 
-# gpu-check as one archive, .sluice/gpu-bundle.tar.xz, for a machine that has a GPU and no compiler
+# Training, sampling and scoring at published sizes, beside PyTorch on the same GPU; `--device cpu --shape tiny` tries it
+bench-gpu *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    case " $* " in
+        *" --device cpu "*) features=() ;;
+        *) {{ just }} _gpus bench-gpu || exit 0; features=(--features cuda) ;;
+    esac
+    mkdir -p .sluice
+    peer=()
+    if {{ just }} _libraries -r tests/bench/requirements.txt; then peer=(--peer "{{ python }}"); fi
+    cargo build --workspace --bin bench_gpu "${features[@]}"
+    exec "{{ built }}/bench_gpu" --json .sluice/bench-gpu.json "${peer[@]}" "$@"
+
+# gpu-check and bench-gpu as one archive, .sluice/gpu-bundle.tar.xz, for a machine that has a GPU and no compiler
 gpu-bundle:
     #!/usr/bin/env bash
     set -euo pipefail
     folder=$(mktemp -d)
     trap 'rm -r "$folder"' EXIT
     for build in cuda cuda-unfused; do
-        cargo build --workspace --bin gpu_check --features "$build"
+        cargo build --workspace --bin gpu_check --bin bench_gpu --features "$build"
         strip -o "$folder/gpu_check-$build" "{{ built }}/gpu_check"
+        if [ "$build" = cuda ]; then strip -o "$folder/bench_gpu" "{{ built }}/bench_gpu"; fi
     done
     git describe --always --dirty --abbrev=10 >"$folder/commit"
     install -m 755 tests/gpu/run "$folder/run"
     mkdir -p .sluice
     # One window over all of it: the programs have most of their code in common.
-    tar --create --directory "$folder" . --directory "{{ justfile_directory() }}" tests/fixtures data/tiny \
+    tar --create --directory "$folder" . --directory "{{ justfile_directory() }}" tests/fixtures tests/bench data/tiny \
         | xz --threads=1 --lzma2=preset=9e,dict=512MiB >.sluice/gpu-bundle.tar.xz
     ls -l .sluice/gpu-bundle.tar.xz
     n_bytes=$(stat --format %s .sluice/gpu-bundle.tar.xz)
