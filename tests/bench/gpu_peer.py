@@ -86,13 +86,13 @@ class Bench:
         rejected,
         n_prompt,
         micro_batch_pairs,
-        master,
+        form,
         beta,
         gamma_beta_ratio,
         learning_rate,
         max_grad_norm,
     ):
-        """Steps of SimPO; `master` is a choice that PyTorch's optimiser does not have."""
+        """Steps of SimPO; `form` is a choice that PyTorch's optimiser does not have."""
         model = self.loaded(AutoModelForCausalLM, attn_implementation="eager").train()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.config.use_cache = False

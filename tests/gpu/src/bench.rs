@@ -51,8 +51,8 @@ pub struct Train {
     pub n_prompt: usize,
     /// Pairs whose gradients are computed together.
     pub micro_batch_pairs: usize,
-    /// How weights keep what bf16 cannot hold, for the side that has a choice.
-    pub master: String,
+    /// How weights and moments are kept, for the side that has a choice: see [`crate::training::form_name`].
+    pub form: String,
     pub beta: f64,
     pub gamma_beta_ratio: f64,
     pub learning_rate: f64,

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use sluice_lm::device::{GpuError, gpu};
 use sluice_lm::precision::{Placement, Precision};
+use sluice_train::optimizer::Master;
 
 /// Where tensors are put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,24 @@ impl From<Held> for Precision {
         match held {
             Held::F32 => Self::F32,
             Held::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// How weights are kept, as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    F32,
+    Split,
+    Stochastic,
+}
+
+impl From<Form> for Master {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::F32 => Self::F32,
+            Form::Split => Self::Split,
+            Form::Stochastic => Self::Stochastic,
         }
     }
 }

@@ -195,6 +195,7 @@ fn optimizer_step(subject: &Subject, shapes: Shapes) -> Vec<Finding> {
         weight_decay: 0.1,
         step: 7,
         grad_scale: 0.5,
+        seed: 0,
     };
     let shape = [[shapes.hidden, shapes.hidden]; 4];
     let drawn = drawn("optimiser step", shape);

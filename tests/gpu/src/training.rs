@@ -22,7 +22,7 @@ use sluice_train::batch::{Sequence, TokenPair};
 use sluice_train::logps::pair_logps;
 use sluice_train::metrics::StepMetrics;
 use sluice_train::objective::{Dpo, DpoLoss, MarginLoss, Objective, Simpo};
-use sluice_train::optimizer::{AdamW, GradientSum, Master};
+use sluice_train::optimizer::{AdamW, GradientSum, Keeping, Master};
 use sluice_train::order::Order;
 use sluice_train::schedule::{Decay, Schedule};
 use sluice_train::task::{PairTask, Task, reference_logps};
@@ -274,8 +274,19 @@ fn run(
     ])
 }
 
-/// The rate of the published runs, at which weights rounded to the nearest bf16 stand still, with each form of weights that
-/// a trainer takes on this device: what sixteen steps in bf16 gain, as a share of what they gain on the CPU in f32.
+/// Every form of weights, with moments in either precision.
+pub fn forms() -> impl Iterator<Item = Keeping> {
+    let with = |moments| [Master::F32, Master::Split, Master::Stochastic].map(|master| Keeping { master, moments });
+    [Precision::F32, Precision::Bf16].into_iter().flat_map(with)
+}
+
+/// What a form is called.
+pub fn form_name(Keeping { master, moments }: Keeping) -> String {
+    format!("weights as `{}`, moments in {}", master.name(), moments.name())
+}
+
+/// The rate of the published runs, at which weights rounded to the nearest bf16 stand still, with each form of weights and
+/// moments that a trainer takes on this device: what sixteen steps in bf16 gain, as a share of what they gain on the CPU in f32.
 pub fn masters(subject: &Subject, fixtures: &Fixtures) -> Result<Vec<Finding>, CheckError> {
     /// Between losing most of the gain and making up most of it; a form that stands still gains less than a fifth.
     const TOLERANCE: f64 = 0.6;
@@ -284,17 +295,17 @@ pub fn masters(subject: &Subject, fixtures: &Fixtures) -> Result<Vec<Finding>, C
     }
     let pairs = &pairs(fixtures)?[..2];
     let Placement { device, precision } = &subject.placement;
-    let full = gain(&Device::flex(), Precision::F32, Master::F32, pairs, fixtures)?;
+    let full = gain(&Device::flex(), Precision::F32, Keeping::default(), pairs, fixtures)?;
     let mut found = Vec::new();
-    for master in [Master::F32, Master::Split, Master::Stochastic] {
-        match gain(device, *precision, master, pairs, fixtures) {
+    for keeping in forms() {
+        match gain(device, *precision, keeping, pairs, fixtures) {
             Ok(gain) => {
                 let share = gain / full;
-                let what = format!("rate 8e-7, weights as `{}`, {share:.2} of the gain in f32", master.name());
+                let what = format!("rate 8e-7, {}, {share:.2} of the gain in f32", form_name(keeping));
                 found.push(Finding::new(what, (share - 1.0).abs(), TOLERANCE));
             }
             // Said by the trainer, before anything is computed.
-            Err(CheckError::Train(TrainError::Master { .. })) => {}
+            Err(CheckError::Train(TrainError::Form { .. })) => {}
             Err(error) => return Err(error),
         }
     }
@@ -305,7 +316,7 @@ pub fn masters(subject: &Subject, fixtures: &Fixtures) -> Result<Vec<Finding>, C
 fn gain(
     device: &Device,
     precision: Precision,
-    master: Master,
+    keeping: Keeping,
     pairs: &[TokenPair],
     fixtures: &Fixtures,
 ) -> Result<f64, CheckError> {
@@ -320,7 +331,7 @@ fn gain(
         precision,
         kept: Kept::All,
     };
-    let mut trainer = Trainer::new(trained(device, fixtures)?, recipe.adamw)?.keeping(master)?;
+    let mut trainer = Trainer::new(trained(device, fixtures)?, recipe.adamw)?.keeping(keeping)?;
     let never = AtomicBool::new(false);
     let mut losses = Vec::with_capacity(N_STEPS);
     for _ in 0..N_STEPS {

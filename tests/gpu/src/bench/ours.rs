@@ -19,7 +19,7 @@ use sluice_lm::weights::{FreshWeights, WeightSource, values};
 use sluice_train::backward::Kept;
 use sluice_train::batch::{Sequence, TokenPair};
 use sluice_train::objective::{MarginLoss, Objective, Simpo};
-use sluice_train::optimizer::{AdamW, Master};
+use sluice_train::optimizer::{AdamW, Keeping};
 use sluice_train::order::Order;
 use sluice_train::schedule::{Decay, Schedule};
 use sluice_train::task::PairTask;
@@ -29,6 +29,7 @@ use super::{Answer, Measured, Request, Train, Work};
 use crate::CheckError;
 use crate::device::{Place, build};
 use crate::machine::process_bytes;
+use crate::training::{form_name, forms};
 
 /// Does the work of a request.
 pub fn answer(request: &Request) -> Result<Answer, CheckError> {
@@ -166,8 +167,8 @@ impl Bench {
             precision,
             kept: Kept::suited_to(n_parameters),
         };
-        let (mut trainer, master) = trainer(model, load, &recipe, &train.master)?;
-        let how = format!("{}, weights as `{}`", kept_name(recipe.kept), master.name());
+        let (mut trainer, keeping) = trainer(model, load, &recipe, &train.form)?;
+        let how = format!("{}, {}", kept_name(recipe.kept), form_name(keeping));
         let mut measured = Vec::new();
         for (what, shares_prompts) in [("step", false), ("step, prompts shared", true)] {
             let task = PairTask::new(&objective, &pairs, &[], usize::MAX)?;
@@ -214,23 +215,22 @@ fn pairs(train: &Train) -> Vec<TokenPair> {
     rows.map(|(chosen, rejected)| TokenPair { chosen: sequence(chosen), rejected: sequence(rejected) }).collect()
 }
 
-/// A trainer that keeps its weights as it is told to, or in f32 where the device has no other form; then the model is
+/// A trainer that keeps weights and moments as it is told to, or in f32 where the device has no other form; then the model is
 /// loaded a second time, since at no time are there two.
 fn trainer(
     model: CausalModel,
     load: &dyn Fn() -> Result<CausalModel, CheckError>,
     recipe: &Recipe,
-    master: &str,
-) -> Result<(Trainer<CausalModel>, Master), CheckError> {
-    let forms = [Master::F32, Master::Split, Master::Stochastic];
-    let master = match recipe.precision {
-        Precision::F32 => Some(Master::F32),
-        Precision::Bf16 => forms.into_iter().find(|form| form.name() == master),
+    form: &str,
+) -> Result<(Trainer<CausalModel>, Keeping), CheckError> {
+    let keeping = match recipe.precision {
+        Precision::F32 => Some(Keeping::default()),
+        Precision::Bf16 => forms().find(|keeping| form_name(*keeping) == form),
     };
-    let master = master.ok_or_else(|| CheckError::Shape { what: "f32, split or stochastic weights".to_owned() })?;
-    match Trainer::new(model, recipe.adamw)?.keeping(master) {
-        Ok(trainer) => Ok((trainer, master)),
-        Err(TrainError::Master { .. }) => Ok((Trainer::new(load()?, recipe.adamw)?, Master::F32)),
+    let keeping = keeping.ok_or_else(|| CheckError::Shape { what: format!("a form of weights, and not `{form}`") })?;
+    match Trainer::new(model, recipe.adamw)?.keeping(keeping) {
+        Ok(trainer) => Ok((trainer, keeping)),
+        Err(TrainError::Form { .. }) => Ok((Trainer::new(load()?, recipe.adamw)?, Keeping::default())),
         Err(error) => Err(error.into()),
     }
 }

@@ -16,8 +16,9 @@ use sluice_gpu::bench::shape::{Load, Shape};
 use sluice_gpu::bench::side::Side;
 use sluice_gpu::bench::synthetic::{self, GATE_PATTERN};
 use sluice_gpu::bench::{Answer, Measured, Request, Train, Work, flops};
-use sluice_gpu::device::{Held, Place};
+use sluice_gpu::device::{Form, Held, Place};
 use sluice_gpu::machine::commit;
+use sluice_gpu::training::{form_name, forms};
 use sluice_gpu::verdict::told;
 use sluice_lm::config::Config;
 use sluice_lm::device::find_gpu;
@@ -25,7 +26,7 @@ use sluice_lm::memory::{SamplingLoad, Share, Sizes};
 use sluice_lm::precision::Precision;
 use sluice_train::backward::Kept;
 use sluice_train::memory::{TrainingLoad, training};
-use sluice_train::optimizer::Master;
+use sluice_train::optimizer::Keeping;
 
 /// The allocator of the program that is measured.
 #[global_allocator]
@@ -43,9 +44,12 @@ struct Arguments {
     /// What models compute in [default: bf16 on a GPU, f32 on the CPU]
     #[arg(long, value_enum)]
     precision: Option<Held>,
-    /// How trained weights keep what bf16 cannot hold: f32, split or stochastic; f32 where the device has no other form
-    #[arg(long, default_value = "stochastic")]
-    master: String,
+    /// How trained weights keep what bf16 cannot hold; in f32, moments included, where the device has no other form
+    #[arg(long, value_enum, default_value_t = Form::Stochastic)]
+    master: Form,
+    /// What the moments of AdamW are kept in
+    #[arg(long, value_enum, default_value_t = Held::Bf16)]
+    moments: Held,
     /// Timed runs of each piece of work, after one that is not counted
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -109,7 +113,7 @@ struct Bench {
     /// Everything but folder and work.
     request: Request,
     precision: Precision,
-    master: String,
+    keeping: Keeping,
     scratch: PathBuf,
     rows: Vec<Row>,
     libraries: [Option<String>; 2],
@@ -143,7 +147,7 @@ impl Bench {
                 work: Work::Ceilings { matmul_size: 0, copy_bytes: 0 },
             },
             precision,
-            master: arguments.master.clone(),
+            keeping: Keeping { master: arguments.master.into(), moments: arguments.moments.into() },
             scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
             rows: Vec::new(),
             libraries: [None, None],
@@ -226,7 +230,7 @@ impl Bench {
             rejected: rows(2),
             n_prompt: row_prompt_tokens,
             micro_batch_pairs,
-            master: self.master.clone(),
+            form: form_name(self.keeping),
             beta: 10.0,
             gamma_beta_ratio: 0.5,
             learning_rate: 8e-7,
@@ -252,14 +256,12 @@ impl Bench {
             self.row(format!("{name}{suffix}"), "model TFLOP/s", rate, beside);
         }
         self.row(format!("{name}, loss of the first"), "nats", losses, String::new());
-        let master = [Master::F32, Master::Split, Master::Stochastic]
-            .into_iter()
-            .find(|form| ours.is_some_and(|measured| measured.how.ends_with(&format!("`{}`", form.name()))));
+        let keeping = forms().find(|keeping| ours.is_some_and(|measured| measured.how.ends_with(&form_name(*keeping))));
         let predicted = training(
             &sizes,
             TrainingLoad {
                 precision: self.precision,
-                master: master.unwrap_or_default(),
+                keeping: keeping.unwrap_or_default(),
                 kept: Kept::suited_to(sizes.n_parameters),
                 n_tokens: 2 * micro_batch_pairs * row_tokens,
                 n_predicted: 2 * micro_batch_pairs * (row_tokens - row_prompt_tokens),
