@@ -6,7 +6,8 @@ set positional-arguments
 # What the program calls itself in the commands it suggests.
 export SLUICE_COMMAND := "just sluice"
 
-built := env("CARGO_TARGET_DIR", "target") / "debug"
+target := env("CARGO_TARGET_DIR", "target")
+built := target / "debug"
 python := ".venv-bench/bin/python"
 just := quote(just_executable())
 
@@ -186,6 +187,11 @@ gpu-bundle:
     ls -l .sluice/gpu-bundle.tar.xz
     n_bytes=$(stat --format %s .sluice/gpu-bundle.tar.xz)
     if [ "$n_bytes" -gt $((64 << 20)) ]; then echo "the bundle has $n_bytes bytes; 64 MiB is its limit" >&2; exit 1; fi
+
+# In a folder of its own: build scripts that were told DOCS_RS would be run again for a build that links.
+# The types of the build for a GPU; takes no GPU and no LLVM, since nothing is linked
+check-cuda:
+    DOCS_RS=1 cargo check --workspace --bins --features cuda --target-dir "{{ target }}/cuda-types"
 
 # The GPUs of this machine; where there are none, what is skipped for it
 [no-exit-message]
