@@ -17,6 +17,7 @@ use arrow::row::{RowConverter, SortField};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rayon::prelude::*;
 
+use crate::divided::divided;
 use crate::error::StoreError;
 use crate::logical::MEASURED;
 use crate::record::Output;
@@ -208,7 +209,7 @@ impl Cells {
             Ok(cells.iter().map(|cell| number(cell.as_ref())).collect())
         };
         let columns: Result<Vec<Vec<u64>>, ArrowError> =
-            self.names.par_iter().zip(&mut self.converters).map(of_column).collect();
+            divided(|| self.names.par_iter().zip(&mut self.converters).map(of_column).collect());
         let columns = columns?;
         Ok((0..batch.num_rows()).flat_map(|row| columns.iter().map(move |column| column[row])).collect())
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use crate::digest::ContentHash;
+use crate::divided::divided;
 use crate::error::StoreError;
 
 /// What a put-if-absent found.
@@ -230,9 +231,13 @@ pub(crate) fn hash_file_telling(path: &Path, watch: &dyn Fn(u64)) -> Result<Cont
             watch(n as u64);
             match &chunk[..n] {
                 [] => break,
-                run if run.len() >= DIVIDED_BYTES => hasher.update_rayon(run),
-                run => hasher.update(run),
-            };
+                run if run.len() >= DIVIDED_BYTES => {
+                    divided(|| hasher.update_rayon(run));
+                }
+                run => {
+                    hasher.update(run);
+                }
+            }
         }
         Ok(ContentHash::from_bytes(*hasher.finalize().as_bytes()))
     };

@@ -33,6 +33,7 @@ mod checked;
 mod compare;
 mod digest;
 mod disk;
+mod divided;
 mod error;
 mod fsck;
 mod gc;

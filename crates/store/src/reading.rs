@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use crate::attempt::hash_folder;
 use crate::digest::ContentHash;
 use crate::disk;
+use crate::divided::divided;
 use crate::error::StoreError;
 use crate::layout::Layout;
 use crate::record::{Artifact, Output, Record};
@@ -116,10 +117,12 @@ pub(crate) fn verify(layout: &Layout, artifact: &Artifact) -> Result<(), StoreEr
 /// All rows of a Parquet file, in order.
 pub(crate) fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, StoreError> {
     let n_groups = open_parquet(path)?.metadata().num_row_groups();
+    if n_groups <= 1 {
+        return if n_groups == 0 { Ok(Vec::new()) } else { read_group(path, 0) };
+    }
     // Each processor decodes a row group of its own.
-    let groups: Vec<Vec<RecordBatch>> =
-        (0..n_groups).into_par_iter().map(|group| read_group(path, group)).collect::<Result<_, _>>()?;
-    Ok(groups.into_iter().flatten().collect())
+    let read = || (0..n_groups).into_par_iter().map(|group| read_group(path, group)).collect::<Result<Vec<_>, _>>();
+    Ok(divided(read)?.into_iter().flatten().collect())
 }
 
 fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {

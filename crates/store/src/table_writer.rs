@@ -14,6 +14,7 @@ use parquet::file::properties::WriterProperties;
 
 use crate::attempt::Attempt;
 use crate::disk::HashingWriter;
+use crate::divided::divided;
 use crate::error::StoreError;
 use crate::logical::LogicalHasher;
 use crate::record::{Artifact, TableArtifact};
@@ -22,6 +23,9 @@ use crate::record::{Artifact, TableArtifact};
 /// well below a gigabyte of buffer; large enough that the footer is nothing.
 const ROW_GROUP_ROWS: usize = 1 << 17;
 const ROW_GROUP_BYTES: usize = 128 << 20;
+
+/// Bytes of a batch from which on hashing it and writing it are worth two threads.
+const DIVIDED_BYTES: usize = 1 << 20;
 
 /// An open table of an attempt. Dropping it without `finish` leaves nothing behind.
 pub struct TableWriter<'a> {
@@ -66,7 +70,12 @@ impl<'a> TableWriter<'a> {
             conformed = self.conform(batch)?;
             &conformed
         };
-        let (hashed, written) = rayon::join(|| self.logical.update(batch), || self.parquet.write(batch));
+        let (logical, parquet) = (&mut self.logical, &mut self.parquet);
+        let (hashed, written) = if batch.get_array_memory_size() < DIVIDED_BYTES {
+            (logical.update(batch), parquet.write(batch))
+        } else {
+            divided(|| rayon::join(|| logical.update(batch), || parquet.write(batch)))
+        };
         hashed?;
         written.map_err(|source| self.parquet_error("write", source))?;
         self.n_rows += batch.num_rows() as u64;
