@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::kernel::{AttentionSpec, CachedSegment, LayerCache};
 use crate::nn::laid_out;
@@ -23,8 +23,8 @@ pub trait CausalLm: Stack {
     /// Logits `[m, vocab]` of the picked rows, after the final soft cap.
     fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2>;
 
-    /// Hidden states `[n, d]` of new tokens, whose sequences' earlier tokens are in `cache`, which takes the new ones in.
-    fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2>;
+    /// Hidden states `[n, d]` of new tokens, given by their ids, whose sequences' earlier tokens are in `cache`, which takes the new ones in.
+    fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2>;
 
     /// An empty cache: `capacity` tokens in each of `n_slots`.
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache;

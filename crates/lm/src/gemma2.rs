@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
@@ -16,7 +16,7 @@ use crate::config::{Attention, Gemma2Config};
 use crate::kernel::{
     Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, logits, next_logits, rms_norm, token_logps,
 };
-use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
+use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick, token_ids};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Precision;
@@ -96,10 +96,10 @@ impl Gemma2 {
         RmsNormSpec { epsilon: self.config.rms_norm_eps as f32, offset: 1.0 }
     }
 
-    fn embed(&self, ids: &[u32]) -> Tensor<2> {
+    fn embed(&self, ids_n: Tensor<1, Int>) -> Tensor<2> {
         // The published code holds the factor in the activations' type: 59.75 instead of 59.8665 for the 9b in bf16.
         let factor = Precision::of(&self.embed_tokens).round_scalar((self.config.hidden_size as f64).sqrt());
-        embed(&self.embed_tokens, ids).mul_scalar(factor)
+        embed(&self.embed_tokens, ids_n).mul_scalar(factor)
     }
 
     fn head(&self) -> Tensor<2> {
@@ -164,7 +164,7 @@ impl Stack for Gemma2 {
     }
 
     fn embedded(&self, batch: &Packed) -> Tensor<2> {
-        self.embed(batch.ids())
+        self.embed(token_ids(batch.ids(), &self.device()))
     }
 
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
@@ -177,10 +177,10 @@ impl Stack for Gemma2 {
 }
 
 impl CausalLm for Gemma2 {
-    fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
+    fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
         let mut context = Context::Cached(segments, &mut cache.layers);
         let layers = self.layers.iter().enumerate();
-        self.normed(layers.fold(self.embed(ids), |x, (i, layer)| layer.forward(x, i, self.norm_spec(), &mut context)))
+        self.normed(layers.fold(self.embed(ids_n), |x, (i, layer)| layer.forward(x, i, self.norm_spec(), &mut context)))
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {

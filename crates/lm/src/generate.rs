@@ -5,7 +5,13 @@
 //! small model works in as many batches as there are threads, since its products are too small to share. A request's
 //! random numbers come from its own seed and the position, and a row of a product does not depend on the other rows, so
 //! that an answer does not depend on its neighbours.
-//! Knows nothing of text: requests and completions are token ids.
+//! Knows nothing of text: requests and completions are token ids. A device that should not be waited for after each token
+//! has a batch of its own (`generate/ahead.rs`).
+
+#[cfg(any(test, feature = "cube"))]
+mod ahead;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,6 +24,7 @@ use rayon::prelude::*;
 
 use crate::causal::{CausalLm, KvCache};
 use crate::kernel::CachedSegment;
+use crate::nn::token_ids;
 use crate::sampling::{RowRng, Sampling, SamplingError, Scratch, draw, greedy, log_probability};
 use crate::weights::values;
 
@@ -107,14 +114,18 @@ pub fn generate<M: CausalLm + Sync>(
     on_done: &mut dyn FnMut(usize, Completion),
 ) -> Result<(), GenerateError> {
     check(model, requests)?;
+    #[cfg(feature = "cube")]
+    if model.device() != burn::tensor::Device::flex() {
+        return ahead::generate(model, requests, config, cancel, on_done);
+    }
     let n_workers = n_workers(model, config);
     let config = &GenerateConfig { max_batch: config.max_batch.div_ceil(n_workers), ..config.clone() };
     let waiting = &Mutex::new((0..requests.len()).collect());
     // A worker that fails stops the others.
     let (failed, n_done) = (&AtomicBool::new(false), &AtomicUsize::new(0));
     let work = |sender: Sender<(usize, Completion)>| -> Result<(), GenerateError> {
-        let mut batch = Batch::new(model, requests, config, waiting);
-        while batch.admit() {
+        let mut batch = Batch::new(model, Slots::new(model, requests, config, waiting));
+        while batch.slots.admit() {
             if cancel.load(Ordering::Relaxed) {
                 let (n_done, n_requests) = (n_done.load(Ordering::Relaxed), requests.len());
                 return Err(GenerateError::Cancelled { n_done, n_requests });
@@ -169,13 +180,14 @@ fn check<M: CausalLm>(model: &M, requests: &[Request]) -> Result<(), GenerateErr
     Ok(())
 }
 
-struct Batch<'a, M> {
-    model: &'a M,
+/// The slots of a batch, and who waits for one.
+struct Slots<'a> {
     requests: &'a [Request],
     config: &'a GenerateConfig,
     waiting: &'a Mutex<VecDeque<usize>>,
-    cache: KvCache,
-    slots: Vec<Option<Row>>,
+    /// Tokens of a sequence at most.
+    max_positions: usize,
+    rows: Vec<Option<Row>>,
 }
 
 /// A request at work in a slot.
@@ -197,39 +209,37 @@ enum Progress {
     Underway,
 }
 
-impl<'a, M: CausalLm> Batch<'a, M> {
-    fn new(
-        model: &'a M,
+impl<'a> Slots<'a> {
+    /// Room for as many answers at one time as are allowed and wanted, none taken.
+    fn new<M: CausalLm>(
+        model: &M,
         requests: &'a [Request],
         config: &'a GenerateConfig,
         waiting: &'a Mutex<VecDeque<usize>>,
     ) -> Self {
         let n_slots = config.max_batch.min(requests.len()).max(1);
-        let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
-        let capacity = (longest + config.max_new_tokens).min(model.max_positions());
-        Self {
-            model,
-            requests,
-            config,
-            waiting,
-            // One slot more than rows: the place of a row that only keeps the products from being vectors.
-            cache: model.new_cache(n_slots + 1, capacity),
-            slots: (0..n_slots).map(|_| None).collect(),
-        }
+        let rows = (0..n_slots).map(|_| None).collect();
+        Self { requests, config, waiting, max_positions: model.max_positions(), rows }
+    }
+
+    /// Tokens of the longest sequence that may come about.
+    fn capacity(&self) -> usize {
+        let longest = self.requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+        (longest + self.config.max_new_tokens).min(self.max_positions)
     }
 
     /// Puts waiting requests into free slots; false when nothing is left to do.
     fn admit(&mut self) -> bool {
         let mut leader: Option<usize> = None;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].is_some() {
+        for slot in 0..self.rows.len() {
+            if self.rows[slot].is_some() {
                 continue;
             }
             let Some(index) = waiting.pop_front() else { break };
             let request = &self.requests[index];
             let shared = leader.filter(|leader| {
-                self.slots[*leader].as_ref().is_some_and(|row| self.requests[row.index].prompt == request.prompt)
+                self.rows[*leader].as_ref().is_some_and(|row| self.requests[row.index].prompt == request.prompt)
             });
             let state = match shared {
                 Some(leader) => Progress::Follows(leader),
@@ -238,7 +248,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
                     Progress::Fresh
                 }
             };
-            self.slots[slot] = Some(Row {
+            self.rows[slot] = Some(Row {
                 index,
                 state,
                 rng: RowRng::new(request.seed),
@@ -247,7 +257,45 @@ impl<'a, M: CausalLm> Batch<'a, M> {
                 scratch: Scratch::default(),
             });
         }
-        self.slots.iter().any(Option::is_some)
+        self.rows.iter().any(Option::is_some)
+    }
+
+    /// Why a row is done, if it is.
+    fn reason(&self, row: &Row) -> Option<FinishReason> {
+        let n_tokens = self.requests[row.index].prompt.len() + row.token_ids.len();
+        let stopped = row.token_ids.last().is_some_and(|id| self.config.stop_ids.contains(id));
+        let full = row.token_ids.len() >= self.config.max_new_tokens || n_tokens >= self.max_positions;
+        match (stopped, full) {
+            (true, _) => Some(FinishReason::Stop),
+            (false, true) => Some(FinishReason::Length),
+            (false, false) => None,
+        }
+    }
+
+    /// Takes the rows that are done out of their slots.
+    fn finished(&mut self) -> Vec<(usize, Completion)> {
+        let mut done = Vec::new();
+        for slot in 0..self.rows.len() {
+            let Some(finish_reason) = self.rows[slot].as_ref().and_then(|row| self.reason(row)) else { continue };
+            let row = self.rows[slot].take().expect("the slot holds a row");
+            let completion = Completion { token_ids: row.token_ids, logps: row.logps, finish_reason };
+            done.push((row.index, completion));
+        }
+        done
+    }
+}
+
+struct Batch<'a, M> {
+    model: &'a M,
+    slots: Slots<'a>,
+    cache: KvCache,
+}
+
+impl<'a, M: CausalLm> Batch<'a, M> {
+    fn new(model: &'a M, slots: Slots<'a>) -> Self {
+        // One slot more than rows: the place of a row that only keeps the products from being vectors.
+        let cache = model.new_cache(slots.rows.len() + 1, slots.capacity());
+        Self { model, slots, cache }
     }
 
     /// One forward pass over the slots: prompts of fresh rows and the last token of the others.
@@ -255,10 +303,10 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         let mut ids = Vec::new();
         let mut segments = Vec::new();
         let mut last_rows = Vec::new();
-        let mut logits_row_of_slot = vec![0; self.slots.len()];
-        for (slot, row) in self.slots.iter().enumerate() {
+        let mut logits_row_of_slot = vec![0; self.slots.rows.len()];
+        for (slot, row) in self.slots.rows.iter().enumerate() {
             let Some(row) = row else { continue };
-            let prompt = &self.requests[row.index].prompt;
+            let prompt = &self.slots.requests[row.index].prompt;
             let start = ids.len();
             let n_past = match row.state {
                 Progress::Follows(_) => continue,
@@ -279,23 +327,23 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         if ids.len() == 1 {
             // The product of a single row runs another kernel, which rounds differently from the one for many rows.
             ids.push(ids[0]);
-            let slot = self.slots.len();
+            let slot = self.slots.rows.len();
             segments.push(CachedSegment { rows: 1..2, slot, n_past: segments[0].n_past });
             last_rows.push(1);
         }
-        let hidden = self.model.hidden_cached(&ids, &segments.into(), &mut self.cache);
+        let hidden = self.model.hidden_cached(token_ids(&ids, &self.model.device()), &segments.into(), &mut self.cache);
         let logits = self.model.next_logits(hidden, &last_rows, &self.cache);
         let logits = values(logits);
         self.share_prompts(&mut logits_row_of_slot);
         self.choose(&logits, &logits_row_of_slot)?;
-        Ok(self.finished())
+        Ok(self.slots.finished())
     }
 
     /// Copies the prompt's cache from the row that read it to those that follow it.
     fn share_prompts(&mut self, logits_row_of_slot: &mut [usize]) {
-        for slot in 0..self.slots.len() {
-            if let Some(Row { state: Progress::Follows(leader), index, .. }) = self.slots[slot] {
-                self.cache.copy_slot(leader, slot, self.requests[index].prompt.len());
+        for slot in 0..self.slots.rows.len() {
+            if let Some(Row { state: Progress::Follows(leader), index, .. }) = self.slots.rows[slot] {
+                self.cache.copy_slot(leader, slot, self.slots.requests[index].prompt.len());
                 logits_row_of_slot[slot] = logits_row_of_slot[leader];
             }
         }
@@ -303,8 +351,8 @@ impl<'a, M: CausalLm> Batch<'a, M> {
 
     /// Chooses the next token of every row.
     fn choose(&mut self, logits: &[f32], logits_row_of_slot: &[usize]) -> Result<(), GenerateError> {
-        let (w, decoding) = (self.model.vocab_size(), self.config.decoding);
-        for (row, logits_row) in self.slots.iter_mut().zip(logits_row_of_slot) {
+        let (w, decoding) = (self.model.vocab_size(), self.slots.config.decoding);
+        for (row, logits_row) in self.slots.rows.iter_mut().zip(logits_row_of_slot) {
             let Some(row) = row else { continue };
             row.state = Progress::Underway;
             let position = row.token_ids.len();
@@ -318,24 +366,6 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             row.logps.push(log_probability(logits, id) as f32);
         }
         Ok(())
-    }
-
-    /// Takes the rows that are done out of their slots.
-    fn finished(&mut self) -> Vec<(usize, Completion)> {
-        let mut done = Vec::new();
-        for slot in &mut self.slots {
-            let Some(row) = slot else { continue };
-            let n_tokens = self.requests[row.index].prompt.len() + row.token_ids.len();
-            let stopped = row.token_ids.last().is_some_and(|id| self.config.stop_ids.contains(id));
-            let full = row.token_ids.len() >= self.config.max_new_tokens || n_tokens >= self.model.max_positions();
-            if stopped || full {
-                let finish_reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
-                let row = slot.take().expect("the slot holds a row");
-                let completion = Completion { token_ids: row.token_ids, logps: row.logps, finish_reason };
-                done.push((row.index, completion));
-            }
-        }
-        done
     }
 }
 

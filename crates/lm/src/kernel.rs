@@ -47,6 +47,8 @@ pub use attention::{AttentionSpec, CacheLayout, CachedSegment, Rope, SlotCopy};
 pub use glu::Activation;
 pub use head::CHUNK_BYTES;
 pub use norm::RmsNormSpec;
+#[cfg(any(test, feature = "cube"))]
+pub use rows::{DrawSpec, drawn};
 
 /// Differentiable operations. `*_backward` gives the gradients of its forward in argument order.
 #[backend_extension(Cube: cfg(feature = "cube"), Flex, Autodiff)]

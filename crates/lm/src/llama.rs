@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
@@ -15,7 +15,7 @@ use crate::config::LlamaConfig;
 use crate::kernel::{
     Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, logits, next_logits, rms_norm, token_logps,
 };
-use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick};
+use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick, token_ids};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::stack::Stack;
@@ -128,7 +128,7 @@ impl Stack for Llama {
     }
 
     fn embedded(&self, batch: &Packed) -> Tensor<2> {
-        embed(&self.embed_tokens, batch.ids())
+        embed(&self.embed_tokens, token_ids(batch.ids(), &self.device()))
     }
 
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
@@ -141,14 +141,12 @@ impl Stack for Llama {
 }
 
 impl CausalLm for Llama {
-    fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
+    fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
         let mut context = Context::Cached(segments, &mut cache.layers);
         let layers = self.layers.iter().enumerate();
-        self.normed(
-            layers.fold(embed(&self.embed_tokens, ids), |x, (i, layer)| {
-                layer.forward(x, i, self.norm_spec(), &mut context)
-            }),
-        )
+        self.normed(layers.fold(embed(&self.embed_tokens, ids_n), |x, (i, layer)| {
+            layer.forward(x, i, self.norm_spec(), &mut context)
+        }))
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use half::bf16;
 
 use crate::causal::{CausalLm, KvCache};
@@ -290,8 +290,8 @@ impl CausalLm for CausalModel {
         either!(self, model => model.logits(hidden_nd, rows))
     }
 
-    fn hidden_cached(&self, ids: &[u32], segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
-        either!(self, model => model.hidden_cached(ids, segments, cache))
+    fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
+        either!(self, model => model.hidden_cached(ids_n, segments, cache))
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {

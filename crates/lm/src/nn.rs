@@ -46,10 +46,14 @@ pub fn index(values: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, 
     Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
+/// Token ids as a tensor.
+pub fn token_ids(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    index(ids.iter().map(|id| *id as usize), device)
+}
+
 /// Rows `ids` of the embedding table: `[n, d]`.
-pub fn embed(table_wd: &Tensor<2>, ids: &[u32]) -> Tensor<2> {
-    let ids = index(ids.iter().map(|id| *id as usize), &table_wd.device());
-    table_wd.clone().select(0, ids)
+pub fn embed(table_wd: &Tensor<2>, ids_n: Tensor<1, Int>) -> Tensor<2> {
+    table_wd.clone().select(0, ids_n)
 }
 
 /// Rows `rows` of the hidden states: `[m, d]`.

@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering;
 
+#[cfg(any(test, feature = "cube"))]
+use crate::kernel::DrawSpec;
 use crate::kernel::math::{self, vectorized};
 
 /// How tokens are drawn. A filter that is not set is off.
@@ -80,6 +82,14 @@ impl Sampling {
             return Err(SamplingError::MinP(p));
         }
         Ok(Self { temperature, top_k, top_p, min_p })
+    }
+
+    /// The settings as a device takes them.
+    #[cfg(any(test, feature = "cube"))]
+    pub(crate) fn draw_spec(&self) -> DrawSpec {
+        let Self { temperature, top_k, top_p, min_p } = *self;
+        let narrow = |p: Option<f64>| p.map(|p| p as f32);
+        DrawSpec { temperature: temperature as f32, top_k, top_p: narrow(top_p), min_p: narrow(min_p) }
     }
 
     /// The tokens that may be drawn, ascending by id, with their probabilities.

@@ -9,10 +9,12 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Tensor;
 
 use super::elements::Elements;
+use super::rows::product;
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
     blocks, plain, vocabulary,
 };
+use crate::nn::index;
 use crate::packed::Segment;
 use crate::precision::Precision;
 
@@ -105,18 +107,21 @@ impl PlainKernels for Cube {
         segments: Arc<[CachedSegment]>,
         spec: Arc<AttentionSpec>,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        let [q, k, v] = [q, k, v].map(lift::<2>);
-        let (out, keys, values) = plain::cached_attention(q, k, v, lift(keys), lift(values), layout, &segments, &spec);
-        (lower(out), lower(keys), lower(values))
+        let (cos, sin) = spec.rope.on(&lift::<2>(q.clone()).device());
+        let (cos, sin, places) = (lower(cos), lower(sin), places(&segments));
+        let (tables, new) = ((cos.clone(), sin.clone()), (k.clone(), v.clone()));
+        let (keys, values) = Self::stored(new.0, new.1, keys, values, tables.0, tables.1, places, layout, spec.clone());
+        let caches = Caches { keys: keys.clone(), values: values.clone(), cos, sin, layout };
+        (lower(caches.attended([q, k, v].map(lift), &segments, &spec)), keys, values)
     }
 
     fn copy_slot(keys: GpuTensor, values: GpuTensor, layout: CacheLayout, copy: SlotCopy) -> (GpuTensor, GpuTensor) {
-        let (keys, values) = plain::copy_slot(lift(keys), lift(values), layout, copy);
-        (lower(keys), lower(values))
+        Self::slot_copied(keys, values, layout, copy)
     }
 
+    /// In f32, in which the product is summed: nothing is gained by rounding before a draw.
     fn next_logits(hidden: GpuTensor, head: GpuTensor, softcap: Option<f32>) -> GpuTensor {
-        lower(plain::next_logits(lift(hidden), lift(head), softcap))
+        lower(plain::softcap(product(lift::<2>(hidden), lift(head)), softcap, Precision::F32))
     }
 
     fn adamw(
@@ -138,5 +143,63 @@ impl PlainKernels for Cube {
         spec: AdamWSpec,
     ) -> (GpuTensor, IntTensor<Cube>, GpuTensor, GpuTensor) {
         Self::stepped_split(weight, rest, first, second, grad, spec)
+    }
+}
+
+/// Slot and position of each row.
+fn places(segments: &[CachedSegment]) -> Arc<[u32]> {
+    let of = |segment: &CachedSegment| {
+        let (slot, n_past) = (segment.slot as u32, segment.n_past as u32);
+        (0..segment.rows.len() as u32).flat_map(move |i| [slot, n_past + i])
+    };
+    segments.iter().flat_map(of).collect()
+}
+
+/// The caches of a layer, which have the new keys and values already, and the tables of its positions.
+struct Caches {
+    keys: GpuTensor,
+    values: GpuTensor,
+    cos: GpuTensor,
+    sin: GpuTensor,
+    layout: CacheLayout,
+}
+
+impl Caches {
+    /// Attention of whole prompts as packed sequences, which products serve, and of other tokens over their slots.
+    fn attended(self, sides: [Tensor<2>; 3], segments: &[CachedSegment], spec: &Arc<AttentionSpec>) -> Tensor<2> {
+        let is_whole = |segment: &CachedSegment| segment.n_past == 0 && segment.rows.len() > 1;
+        let (whole, others): (Vec<CachedSegment>, Vec<CachedSegment>) = segments.iter().cloned().partition(is_whole);
+        if whole.is_empty() {
+            let [q, _, _] = sides;
+            return self.over_slots(q, &others, spec);
+        }
+        let device = sides[0].device();
+        let rows =
+            |segments: &[CachedSegment]| segments.iter().flat_map(|segment| segment.rows.clone()).collect::<Vec<_>>();
+        let (whole_rows, other_rows) = (rows(&whole), rows(&others));
+        let at = |rows: &[usize]| index(rows.iter().copied(), &device);
+        let mut start = 0;
+        let packed: Vec<Segment> = whole
+            .iter()
+            .map(|segment| {
+                start += segment.rows.len();
+                (start - segment.rows.len()..start).into()
+            })
+            .collect();
+        let [q, k, v] = sides.clone().map(|side| side.select(0, at(&whole_rows)));
+        let (of_whole, _) = blocks::forward(q, k, v, &packed, spec);
+        if others.is_empty() {
+            return of_whole;
+        }
+        let [q, _, _] = sides;
+        let of_others = self.over_slots(q.select(0, at(&other_rows)), &others, spec);
+        let mut place_of_row = vec![0; whole_rows.len() + other_rows.len()];
+        whole_rows.iter().chain(&other_rows).enumerate().for_each(|(place, row)| place_of_row[*row] = place);
+        Tensor::cat(vec![of_whole, of_others], 0).select(0, at(&place_of_row))
+    }
+
+    fn over_slots(self, q: Tensor<2>, segments: &[CachedSegment], spec: &Arc<AttentionSpec>) -> Tensor<2> {
+        let Self { keys, values, cos, sin, layout } = self;
+        lift(Cube::seen(lower(q), keys, values, cos, sin, places(segments), layout, spec.clone()))
     }
 }

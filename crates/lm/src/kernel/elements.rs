@@ -1,5 +1,5 @@
 //! What a composition of tensor operations would read and write several times, as CubeCL kernels that do it once: the norm,
-//! the gated unit and the optimiser step.
+//! the gated unit, the optimiser step, and what a step of generation does to the cache of a layer.
 //!
 //! Owns how these run on a device, each in a file of its own. What they compute is defined elsewhere: `plain.rs` and, for the
 //! optimiser, `adamw.rs` are what the tests here compare them with. Knows nothing of tapes.
@@ -7,10 +7,13 @@
 //! n tokens, d hidden size
 
 mod adamw;
+mod cached;
 mod glu;
 mod norm;
 #[cfg(all(test, feature = "cube-cpu"))]
 mod tests;
+
+use std::sync::Arc;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
@@ -22,11 +25,12 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::rows::cube::element;
-use super::{Activation, AdamWSpec, RmsNormSpec};
+use super::{Activation, AdamWSpec, AttentionSpec, CacheLayout, RmsNormSpec, SlotCopy};
 use crate::precision::Precision;
 
 /// Operations outside the tape. They compute in f32 and give what comes in its own precision.
 #[backend_extension(Cube, Fusion: cfg(feature = "fused"))]
+#[expect(clippy::too_many_arguments, reason = "six tensors, and what says how to read them")]
 pub trait Elements: Backend {
     /// `x / rms(x) · (offset + weight)`, as `plain::rms_norm` has it.
     #[fusion(dtype = x, shape = x)]
@@ -52,6 +56,44 @@ pub trait Elements: Backend {
         up: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The caches `[slot, g, d, capacity]` and `[slot, g, capacity, d]`, flat, with keys and values `[n, g · d]` at their
+    /// places, the keys turned; in the place of the old ones if nobody else holds them. `places` are the slot and the position
+    /// of each row, one after the other.
+    #[fusion(meta = fused::stored)]
+    fn stored(
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        places: Arc<[u32]>,
+        layout: CacheLayout,
+        spec: Arc<AttentionSpec>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Attention `[n, h · d]` of queries, turned here, over the keys of their slots up to their positions.
+    #[fusion(dtype = q, shape = q)]
+    fn seen(
+        q: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        places: Arc<[u32]>,
+        layout: CacheLayout,
+        spec: Arc<AttentionSpec>,
+    ) -> FloatTensor<Self>;
+
+    /// The caches with the first tokens of one slot copied to another, in their place if nobody else holds them.
+    #[fusion(meta = |keys, values, _layout, _copy| (keys.clone(), values.clone()))]
+    fn slot_copied(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        layout: CacheLayout,
+        copy: SlotCopy,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// An AdamW step: new weight and moments, in the place of the old ones if nobody else holds them. What is in bf16 is rounded
@@ -83,7 +125,22 @@ mod fused {
     use burn::backend::fusion::custom::TensorSpec;
     use burn::tensor::{DType, Shape};
 
-    use super::{AdamWSpec, RmsNormSpec, norm};
+    use super::{AdamWSpec, Arc, AttentionSpec, CacheLayout, RmsNormSpec, norm};
+
+    #[expect(clippy::too_many_arguments, reason = "six tensors, and what says how to read them")]
+    pub fn stored(
+        _k: &TensorSpec,
+        _v: &TensorSpec,
+        keys: &TensorSpec,
+        values: &TensorSpec,
+        _cos: &TensorSpec,
+        _sin: &TensorSpec,
+        _places: &Arc<[u32]>,
+        _layout: &CacheLayout,
+        _spec: &Arc<AttentionSpec>,
+    ) -> (TensorSpec, TensorSpec) {
+        (keys.clone(), values.clone())
+    }
 
     pub fn norm_backward(
         x: &TensorSpec,
@@ -131,6 +188,39 @@ impl Elements for CubeBackend {
     ) -> (GpuTensor, GpuTensor) {
         let [gate, up, grad] = [gate, up, grad].map(into_contiguous);
         glu::backward(gate, up, grad, activation)
+    }
+
+    fn stored(
+        k: GpuTensor,
+        v: GpuTensor,
+        keys: GpuTensor,
+        values: GpuTensor,
+        cos: GpuTensor,
+        sin: GpuTensor,
+        places: Arc<[u32]>,
+        layout: CacheLayout,
+        spec: Arc<AttentionSpec>,
+    ) -> (GpuTensor, GpuTensor) {
+        let [new, tables] = [[k, v], [cos, sin]].map(|both| both.map(into_contiguous));
+        cached::stored(new, [keys, values].map(owned), tables, &places, layout, &spec)
+    }
+
+    fn seen(
+        q: GpuTensor,
+        keys: GpuTensor,
+        values: GpuTensor,
+        cos: GpuTensor,
+        sin: GpuTensor,
+        places: Arc<[u32]>,
+        layout: CacheLayout,
+        spec: Arc<AttentionSpec>,
+    ) -> GpuTensor {
+        let [caches, tables] = [[keys, values], [cos, sin]].map(|both| both.map(into_contiguous));
+        cached::seen(into_contiguous(q), caches, tables, &places, layout, &spec)
+    }
+
+    fn slot_copied(keys: GpuTensor, values: GpuTensor, layout: CacheLayout, copy: SlotCopy) -> (GpuTensor, GpuTensor) {
+        cached::slot_copied([keys, values].map(owned), layout, copy)
     }
 
     fn stepped(

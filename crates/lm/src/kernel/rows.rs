@@ -1,5 +1,5 @@
 //! What is done to the rows of a large matrix between two products: attention weights from scores, log-probabilities from
-//! logits, heads turned to their positions; and gradients.
+//! logits, heads turned to their positions, and their gradients; and a token drawn from logits.
 //!
 //! Owns the operations for devices whose products are the backend's own: each reads a row a few times and keeps nothing of
 //! it. On CubeCL devices they are kernels (`rows/cube.rs`), on the CPU compositions of tensor operations (`rows/plain.rs`),
@@ -41,6 +41,19 @@ pub struct ScoreSpec {
     /// `cap · tanh(score / cap)`.
     pub softcap: Option<f32>,
 }
+
+/// How a token is drawn: the filters of [`crate::sampling::Sampling`], in their order; `None` leaves one out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DrawSpec {
+    /// Above 0.
+    pub temperature: f32,
+    pub top_k: Option<usize>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+}
+
+/// Scores further below the largest than this have no weight that counts.
+const LOWEST: f32 = 1e4;
 
 /// Operations on rows of f32, and the products that make them, outside the tape.
 #[backend_extension(Cube: cfg(feature = "cube"), Flex, Fusion: cfg(feature = "fused"))]
@@ -93,6 +106,10 @@ pub trait Rows: Backend {
         softcap: Option<f32>,
         held: Precision,
     ) -> FloatTensor<Self>;
+
+    /// See [`drawn`].
+    #[fusion(dtype = logits, shape = Shape::from([logits[0], 2]))]
+    fn drawn(logits: FloatTensor<Self>, uniforms: Arc<[f32]>, spec: Option<DrawSpec>) -> FloatTensor<Self>;
 }
 
 /// Shapes and types of what an operation gives, for a backend that runs it later.
@@ -219,4 +236,18 @@ pub fn logps_backward(
 ) -> Tensor<2> {
     let (logits, grad) = (logits_rw.into_dispatch(), grad_r.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Rows>::logps_backward(logits, grad, targets.into(), softcap, held))
+}
+
+/// A token from each row of `logits[r, w]` in f32, and its log-probability in nats under the row as it is: `[r, 2]`.
+///
+/// Without a `spec` it is the largest logit, of equal ones the first. With one it is the token at `uniforms[row]`, in [0, 1),
+/// of the cumulative probability of those that the filters leave, in the order of the ids: what
+/// [`crate::sampling::draw`] draws, as far as sums in f32 can tell. They differ where the number falls within the rounding of
+/// a sum (some 1e-6 of it) of the border between two tokens, and where scores at the cut of `top_p` are equal: all of them
+/// stay here, there the lower ids.
+///
+/// Ids below 2^24 are exact in f32. A row without a finite logit, or with one that is not a number, gives a log-probability
+/// that is not finite.
+pub fn drawn(logits_rw: Tensor<2>, uniforms: &[f32], spec: Option<DrawSpec>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Rows>::drawn(logits_rw.into_dispatch(), uniforms.into(), spec))
 }

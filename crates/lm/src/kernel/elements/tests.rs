@@ -3,9 +3,14 @@
 //!
 //! `cargo test -p sluice-lm --features cube-cpu --lib kernel::`
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::kernel::{Activation, AdamWSpec, RmsNormSpec, SplitWeight, adamw, adamw_split, glu, rms_norm};
+use crate::kernel::{
+    Activation, AdamWSpec, AttentionSpec, CachedSegment, LayerCache, RmsNormSpec, Rope, SplitWeight, adamw,
+    adamw_split, glu, rms_norm,
+};
 use crate::precision::Precision;
 use crate::weights::{FreshWeights, WeightSource, values};
 
@@ -169,5 +174,63 @@ fn a_split_weight_with_moments_in_bf16_is_that_of_the_cpu() {
         let n_near =
             ours.iter().zip(&want).filter(|(ours, want)| (*ours - *want).abs() <= 1e-6 * want.abs().max(1.0)).count();
         assert!(n_near >= 999, "{n_near} of 1000");
+    }
+}
+
+/// What attention gives in passes over segments of (new tokens, slot, past tokens); before the pass `copied_before` slot 1
+/// takes over 5 tokens of slot 2.
+fn attended(
+    device: &Device,
+    spec: &Arc<AttentionSpec>,
+    held: Precision,
+    passes: &[&[(usize, usize, usize)]],
+    copied_before: usize,
+) -> Vec<f32> {
+    let (width, kv_width) = (spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim);
+    let mut cache = LayerCache::new(3, 310, spec, device, held.dtype());
+    let mut all = Vec::new();
+    for (number, pass) in passes.iter().enumerate() {
+        if number == copied_before {
+            cache.copy_slot(2, 1, 5);
+        }
+        let mut start = 0;
+        let segments = pass.iter().map(|(n_tokens, slot, n_past)| {
+            start += n_tokens;
+            CachedSegment { rows: start - n_tokens..start, slot: *slot, n_past: *n_past }
+        });
+        let segments: Arc<[CachedSegment]> = segments.collect();
+        let of = |side: &str, width| held.hold(random(&format!("{side} of pass {number}"), [start, width], device));
+        let out = cache.attend(of("q", width), of("k", kv_width), of("v", kv_width), &segments, spec);
+        assert_eq!(out.dtype(), held.dtype());
+        all.extend(values(out));
+    }
+    all
+}
+
+#[test]
+fn cached_attention_is_that_of_the_cpu() {
+    let frequencies: Vec<f32> = (0..4).map(|i| 100f32.powf(-(i as f32) / 4.0)).collect();
+    let spec = AttentionSpec {
+        n_heads: 4,
+        n_kv_heads: 2,
+        head_dim: 8,
+        scale: 0.4,
+        softcap: Some(5.0),
+        window: None,
+        rope: Arc::new(Rope::new(&frequencies, 600)),
+    };
+    let windowed = AttentionSpec { window: Some(3), softcap: None, ..spec.clone() };
+    // Whole prompts; single tokens; several after others, a whole prompt and a single token in one pass.
+    let short: [&[_]; 3] =
+        [&[(5, 2, 0), (3, 0, 0)], &[(1, 0, 3), (1, 1, 5), (1, 2, 5)], &[(2, 2, 6), (3, 0, 0), (1, 1, 6)]];
+    // More keys than a cube has units.
+    let long: [&[_]; 3] = [&[(1, 0, 0)], &[(299, 0, 1)], &[(1, 0, 300)]];
+    for (spec, passes) in [(&spec, short), (&windowed, short), (&spec, long), (&windowed, long)] {
+        let spec = Arc::new(spec.clone());
+        for (held, tolerance) in [(Precision::F32, 3e-6), (Precision::Bf16, 2e-2)] {
+            let run = |device: &Device| attended(device, &spec, held, &passes, 1);
+            let what = format!("{passes:?}, window {:?}, {}", spec.window, held.name());
+            assert_close(&what, &run(&Device::cpu()), &run(&Device::flex()), tolerance);
+        }
     }
 }

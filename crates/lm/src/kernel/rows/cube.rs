@@ -5,6 +5,7 @@
 //! bounds. A row is read from memory as often as its kernel's comment says.
 
 mod attention;
+mod draw;
 mod head;
 mod rope;
 
@@ -22,7 +23,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use super::{Rows, ScoreSpec};
+use super::{DrawSpec, Rows, ScoreSpec};
 use crate::precision::Precision;
 
 type GpuTensor = FloatTensor<CubeBackend>;
@@ -76,6 +77,10 @@ impl Rows for CubeBackend {
         held: Precision,
     ) -> GpuTensor {
         head::logps_backward(into_contiguous(logits), into_contiguous(grad), &targets, softcap, held)
+    }
+
+    fn drawn(logits: GpuTensor, uniforms: Arc<[f32]>, spec: Option<DrawSpec>) -> GpuTensor {
+        draw::drawn(into_contiguous(logits), &uniforms, spec)
     }
 }
 

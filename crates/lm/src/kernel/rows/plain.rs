@@ -9,7 +9,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
 
-use super::{Rows, ScoreSpec};
+use super::{DrawSpec, LOWEST, Rows, ScoreSpec};
 use crate::nn::index;
 use crate::precision::Precision;
 
@@ -70,6 +70,10 @@ impl Rows for Flex {
         held: Precision,
     ) -> CpuTensor {
         lower(held.hold(logps_backward(lift(logits), lift(grad), &targets, softcap)))
+    }
+
+    fn drawn(logits: CpuTensor, uniforms: Arc<[f32]>, spec: Option<DrawSpec>) -> CpuTensor {
+        lower(drawn(lift(logits), &uniforms, spec))
     }
 }
 
@@ -165,4 +169,67 @@ fn logps_backward(logits_rw: Tensor<2>, grad_r: Tensor<1>, targets: &[u32], soft
         Some(slope) => grad_rw * slope,
         None => grad_rw,
     }
+}
+
+fn drawn(logits_rw: Tensor<2>, uniforms: &[f32], spec: Option<DrawSpec>) -> Tensor<2> {
+    let ([r, w], device) = (logits_rw.dims(), logits_rw.device());
+    let chosen_r1 = match spec {
+        None => logits_rw.clone().argmax(1),
+        Some(spec) => {
+            // Distances from the largest, which no temperature takes out of range.
+            let largest_r1 = logits_rw.clone().max_dim(1);
+            let scores_rw = (logits_rw.clone() - largest_r1).div_scalar(spec.temperature);
+            let kept_rw = scores_rw.clone().greater_equal(floor(scores_rw.clone(), spec).expand([r, w]));
+            let weights_rw = scores_rw.exp() * kept_rw.float();
+            let uniforms_r1 = Tensor::<2>::from_data(TensorData::new(uniforms.to_vec(), [r, 1]), &device);
+            let target_r1 = weights_rw.clone().sum_dim(1) * uniforms_r1;
+            // As many tokens stand before the one that is drawn as have a cumulative weight up to the target.
+            let before_r1 = weights_rw.clone().cumsum(1).lower_equal(target_r1.expand([r, w])).int().sum_dim(1);
+            // Rounding may leave a crumb after the last token that weighs anything.
+            let ids_rw = Tensor::<1, Int>::arange(0..w as i64, &device).reshape([1, w]).expand([r, w]);
+            let last_r1 = ids_rw.mask_fill(weights_rw.lower_equal_elem(0.0), 0).max_dim(1);
+            before_r1.min_pair(last_r1)
+        }
+    };
+    let logp_r1 = log_softmax(logits_rw, 1).gather(1, chosen_r1.clone());
+    Tensor::cat(vec![chosen_r1.float(), logp_r1], 1)
+}
+
+/// The lowest score `[r, 1]` that the filters leave, of scores whose largest is 0.
+fn floor(scores_rw: Tensor<2>, spec: DrawSpec) -> Tensor<2> {
+    let [r, w] = scores_rw.dims();
+    let kept = |floor_r1: &Tensor<2>| scores_rw.clone().greater_equal(floor_r1.clone().expand([r, w])).float();
+    let mut floor_r1 = Tensor::<2>::full([r, 1], -2.0 * LOWEST, &scores_rw.device());
+    if let Some(k) = spec.top_k.filter(|k| *k < w) {
+        floor_r1 = highest(&floor_r1, |floor_r1| kept(floor_r1).sum_dim(1).greater_equal_elem(k as f32));
+    }
+    if let Some(p) = spec.top_p.filter(|p| *p < 1.0) {
+        let weight_rw = scores_rw.clone().exp() * kept(&floor_r1);
+        let wanted_r1 = weight_rw.clone().sum_dim(1).mul_scalar(p);
+        let enough =
+            |floor_r1: &Tensor<2>| (weight_rw.clone() * kept(floor_r1)).sum_dim(1).greater_equal(wanted_r1.clone());
+        floor_r1 = highest(&floor_r1, enough).max_pair(floor_r1);
+    }
+    match spec.min_p.filter(|p| *p > 0.0) {
+        Some(p) => floor_r1.clamp_min(p.ln()),
+        None => floor_r1,
+    }
+}
+
+/// Halvings of a range of [`LOWEST`] that leave less than neighbouring floats are apart.
+const N_HALVINGS: usize = 44;
+
+/// The highest floor below which nothing is missed, by halving: equal scores stay together, and so do scores that differ by
+/// less than the last halving.
+fn highest(like_r1: &Tensor<2>, enough: impl Fn(&Tensor<2>) -> Tensor<2, Bool>) -> Tensor<2> {
+    let mut low_r1 = like_r1.zeros_like().sub_scalar(LOWEST);
+    let mut high_r1 = like_r1.zeros_like();
+    for _ in 0..N_HALVINGS {
+        let middle_r1 = (low_r1.clone() + high_r1.clone()).mul_scalar(0.5);
+        let enough = enough(&middle_r1);
+        low_r1 = low_r1.mask_where(enough.clone(), middle_r1.clone());
+        high_r1 = middle_r1.mask_where(enough, high_r1);
+    }
+    // Halves never reach a floor of 0, where the likeliest token alone is enough: it is above this one all the same.
+    low_r1
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::kernel::attention::{AttentionSpec, Rope};
 use crate::kernel::{blocks, plain as reference, vocabulary};
 use crate::packed::Segment;
+use crate::sampling::{RowRng, Sampling, Scratch, draw, greedy, log_probability};
 use crate::weights::{FreshWeights, WeightSource, values};
 
 /// What the operations are checked on.
@@ -267,5 +268,78 @@ fn heads_turn_as_the_reference_turns_them() {
         let half = turned(Precision::Bf16.hold(ours), &spec.rope, &positions, -1.0, Precision::Bf16);
         assert_eq!(half.dtype(), DType::BF16);
         assert_close("in bf16", &values(half), &x, 1e-2);
+    }
+}
+
+fn tokens(logits: &[f32], w: usize, uniforms: &[f32], spec: Option<DrawSpec>, device: &Device) -> Vec<(u32, f32)> {
+    let out = values(drawn(tensor(logits, [logits.len() / w, w], device), uniforms, spec));
+    out.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])).collect()
+}
+
+/// The same ids from the same numbers as `sampling::draw`, in 50 rows each.
+#[test]
+fn draws_are_those_of_the_cpu() {
+    let (r, w) = (50, 300);
+    let logits = random("draws", [r, w], 3.0);
+    let uniform = |row: usize| RowRng::new(row as u64).uniform(7);
+    let uniforms: Vec<f32> = (0..r).map(|row| uniform(row) as f32).collect();
+    let filters = [
+        (1.0, None, None, None),
+        (0.7, None, Some(0.95), None),
+        (1.3, Some(5), None, None),
+        (1.0, Some(40), Some(0.6), None),
+        (0.9, None, None, Some(0.1)),
+        (0.01, None, Some(0.5), None),
+    ];
+    for (temperature, top_k, top_p, min_p) in filters {
+        let sampling = Sampling::new(temperature, top_k, top_p, min_p).expect("the settings are right");
+        let want: Vec<u32> = (0..r)
+            .map(|row| {
+                let mut scratch = Scratch::default();
+                let candidates = sampling.filter(&logits[row * w..][..w], &mut scratch).expect("the logits are finite");
+                draw(candidates, uniform(row)).expect("some token is left").id
+            })
+            .collect();
+        for device in devices() {
+            let ours = tokens(&logits, w, &uniforms, Some(sampling.draw_spec()), &device);
+            assert_eq!(ours.iter().map(|(id, _)| *id).collect::<Vec<_>>(), want, "{sampling:?} on {device:?}");
+            for (row, (id, logp)) in logits.chunks_exact(w).zip(ours) {
+                let want = log_probability(row, id) as f32;
+                assert!((logp - want).abs() < 1e-5, "{logp} and {want}");
+            }
+        }
+    }
+}
+
+/// The ends of [0, 1): the first and the last token that weigh anything.
+#[test]
+fn a_draw_never_takes_what_weighs_nothing() {
+    let logits = [f32::NEG_INFINITY, 1.0, f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY].repeat(2);
+    let spec = DrawSpec { temperature: 1.0, top_k: None, top_p: None, min_p: None };
+    for device in devices() {
+        let ours = tokens(&logits, 5, &[0.0, 1.0 - f32::EPSILON / 2.0], Some(spec), &device);
+        assert_eq!(ours.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3], "{device:?}");
+    }
+}
+
+#[test]
+fn without_a_spec_the_first_of_the_largest_logits_is_taken() {
+    let mut logits = random("greedy", [3, 50], 1.0);
+    (logits[20], logits[33]) = (9.0, 9.0);
+    for device in devices() {
+        let want: Vec<u32> = logits.chunks_exact(50).map(|row| greedy(row).expect("the logits are finite")).collect();
+        let ours = tokens(&logits, 50, &[0.5; 3], None, &device);
+        assert_eq!(ours.iter().map(|(id, _)| *id).collect::<Vec<_>>(), want, "{device:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_drawn_from_has_no_log_probability() {
+    for device in devices() {
+        for broken in [f32::NAN, f32::NEG_INFINITY] {
+            let spec = DrawSpec { temperature: 1.0, top_k: None, top_p: Some(0.9), min_p: None };
+            let (_, logp) = tokens(&[broken; 6], 6, &[0.5], Some(spec), &device)[0];
+            assert!(!logp.is_finite(), "{broken} on {device:?}: {logp}");
+        }
     }
 }
