@@ -64,6 +64,32 @@ impl Packed {
         Self { segments: segments.into(), ..packed }
     }
 
+    /// Packs sequences in the order given, each as the continuation of the last one that is whole where both begin with the
+    /// same tokens, `n_least` or more. The last token of a sequence is always its own.
+    pub fn sharing<S: AsRef<[u32]>>(sequences: &[S], n_least: usize) -> Self {
+        let mut packed = Self { ids: Vec::new(), segments: Arc::new([]) };
+        let mut segments: Vec<Segment> = Vec::with_capacity(sequences.len());
+        let mut whole = 0..0;
+        for sequence in sequences {
+            let ids = sequence.as_ref();
+            let (own, of_whole) = (&ids[..ids.len().saturating_sub(1)], &packed.ids[whole.clone()]);
+            let n_common = own.iter().zip(of_whole).take_while(|(a, b)| a == b).count();
+            if n_common >= n_least.max(1) {
+                let prefix = whole.start..whole.start + n_common;
+                segments.push(Segment { rows: packed.append(&ids[n_common..]), prefix });
+            } else {
+                whole = packed.append(ids);
+                segments.push(whole.clone().into());
+            }
+        }
+        Self { segments: segments.into(), ..packed }
+    }
+
+    /// The token ids of a sequence, those of its prefix first.
+    pub fn sequence(&self, segment: &Segment) -> Vec<u32> {
+        segment.tokens().map(|row| self.ids[row]).collect()
+    }
+
     /// All token ids, sequence after sequence.
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -100,5 +126,27 @@ mod tests {
             [segment(0..3, 0..0), segment(3..5, 0..2), segment(5..6, 0..0), segment(6..7, 5..5)]
         );
         assert_eq!(packed.segments()[1].tokens().collect::<Vec<_>>(), [0, 1, 3, 4]);
+    }
+
+    #[test]
+    fn answers_to_one_prompt_have_it_once() {
+        let sequences = [vec![1, 2, 3, 4], vec![1, 2, 3, 5, 6], vec![1, 2, 3], vec![1, 7], vec![1, 7, 8], vec![]];
+        let packed = Packed::sharing(&sequences, 2);
+        let segment = |rows, prefix| Segment { rows, prefix };
+        assert_eq!(
+            packed.segments()[..],
+            [
+                segment(0..4, 0..0),
+                segment(4..6, 0..3),
+                // Its last token is its own, so that something of it is computed.
+                segment(6..7, 0..2),
+                // One token in common is too little.
+                segment(7..9, 0..0),
+                segment(9..10, 7..9),
+                segment(10..10, 0..0),
+            ]
+        );
+        let read: Vec<Vec<u32>> = packed.segments().iter().map(|segment| packed.sequence(segment)).collect();
+        assert_eq!(read, sequences);
     }
 }

@@ -46,6 +46,18 @@ pub enum ScoreError {
     NotFinite { index: usize, score: f32 },
 }
 
+impl ScoreError {
+    /// The same of the conversation that stands at its index in `order`.
+    fn of(mut self, order: &[usize]) -> Self {
+        let (Self::Empty { index }
+        | Self::TooLong { index, .. }
+        | Self::NoAssistantTurn { index, .. }
+        | Self::NotFinite { index, .. }) = &mut self;
+        *index = order[*index];
+        self
+    }
+}
+
 /// The arithmetic of the head. It decides ties: bf16 has 8 bits, so that scores near 0.15 come in steps of 0.001.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HeadDtype {
@@ -75,22 +87,58 @@ pub enum RewardModel {
 }
 
 impl RewardModel {
-    /// Scores whole conversations, given as token ids. The batch is what is given: the caller cuts it to size.
+    /// Scores whole conversations, given as token ids. The batch is what is given: the caller cuts it to size. On the CPU each
+    /// is read whole, elsewhere as [`RewardModel::score_sharing`] reads them.
     pub fn score(&self, conversations: &[Vec<u32>], head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
-        let max = self.max_positions();
-        for (index, ids) in conversations.iter().enumerate() {
-            if ids.len() > max {
-                return Err(ScoreError::TooLong { index, n_tokens: ids.len(), max });
-            }
+        if self.device() != Device::flex() {
+            return self.score_sharing(conversations, head);
         }
+        self.expect_room(conversations)?;
+        self.score_packed(&Packed::new(conversations), head)
+    }
+
+    /// Scores whole conversations as [`RewardModel::score`] does, but reads once what some begin with in common, as answers
+    /// to one prompt do.
+    pub fn score_sharing(&self, conversations: &[Vec<u32>], head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
+        /// Tokens in common that are worth a sequence in two pieces.
+        const SHARED: usize = 32;
+        self.expect_room(conversations)?;
+        // In this order stands beside each other what begins alike.
+        let mut order: Vec<usize> = (0..conversations.len()).collect();
+        order.sort_by(|a, b| conversations[*a].cmp(&conversations[*b]));
+        let ordered: Vec<&[u32]> = order.iter().map(|at| conversations[*at].as_slice()).collect();
+        let rewards = self.score_packed(&Packed::sharing(&ordered, SHARED), head).map_err(|error| error.of(&order))?;
+        let mut found: Vec<(usize, Reward)> = order.into_iter().zip(rewards).collect();
+        found.sort_by_key(|(at, _)| *at);
+        Ok(found.into_iter().map(|(_, reward)| reward).collect())
+    }
+
+    fn expect_room(&self, conversations: &[Vec<u32>]) -> Result<(), ScoreError> {
+        let max = self.max_positions();
+        match conversations.iter().position(|ids| ids.len() > max) {
+            Some(index) => Err(ScoreError::TooLong { index, n_tokens: conversations[index].len(), max }),
+            None => Ok(()),
+        }
+    }
+
+    fn score_packed(&self, batch: &Packed, head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
         let rewards = match self {
-            Self::ArmoRm(model) => model.score(conversations, head)?,
-            Self::Llama(model) => model.score(conversations, head)?,
-            Self::Gemma2(model) => model.score(conversations, head)?,
+            Self::ArmoRm(model) => model.score(batch, head)?,
+            Self::Llama(model) => model.score(batch, head)?,
+            Self::Gemma2(model) => model.score(batch, head)?,
         };
         match rewards.iter().position(|reward| !reward.score.is_finite()) {
             Some(index) => Err(ScoreError::NotFinite { index, score: rewards[index].score }),
             None => Ok(rewards),
+        }
+    }
+
+    /// The device the parameters live on.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::ArmoRm(model) => model.body.device(),
+            Self::Llama(model) => model.body.device(),
+            Self::Gemma2(model) => model.body.device(),
         }
     }
 
@@ -119,10 +167,9 @@ impl<B: CausalLm> Classifier<B> {
         Ok(Self { body, score, pad_id })
     }
 
-    fn score(&self, conversations: &[Vec<u32>], head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
-        let batch = Packed::new(conversations);
-        let rows = read_rows(&batch, |ids| ids.iter().rposition(|id| Some(*id) != self.pad_id))?;
-        let hidden_bd = head.round(Precision::F32.hold(pick(self.body.hidden(&batch), &rows)));
+    fn score(&self, batch: &Packed, head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
+        let rows = read_rows(batch, |ids| ids.iter().rposition(|id| Some(*id) != self.pad_id))?;
+        let hidden_bd = head.round(Precision::F32.hold(pick(self.body.hidden(batch), &rows)));
         let scores_b1 = head.round(hidden_bd.matmul(head.round(self.score.clone())));
         Ok(values(scores_b1)
             .into_iter()
@@ -217,10 +264,10 @@ impl ArmoRm {
         let segments = batch.segments().iter().enumerate();
         segments
             .map(|(index, segment)| {
-                let ids = &batch.ids()[segment.rows.clone()];
+                let ids = batch.sequence(segment);
                 ids.windows(pattern.len())
                     .rposition(|window| window == pattern)
-                    .map(|start| segment.rows.start + start)
+                    .and_then(|start| segment.tokens().nth(start))
                     .ok_or_else(|| ScoreError::NoAssistantTurn { index, pattern: pattern.clone() })
             })
             .collect()
@@ -258,10 +305,9 @@ impl ArmoRm {
         ArmoRmOutput { rewards, gating, score }
     }
 
-    fn score(&self, conversations: &[Vec<u32>], dtype: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
-        let batch = Packed::new(conversations);
-        let (reward_rows, gate_rows) = (self.reward_rows(&batch)?, self.gate_rows(&batch)?);
-        let output = self.head(self.body.hidden(&batch), &reward_rows, &gate_rows, dtype);
+    fn score(&self, batch: &Packed, dtype: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
+        let (reward_rows, gate_rows) = (self.reward_rows(batch)?, self.gate_rows(batch)?);
+        let output = self.head(self.body.hidden(batch), &reward_rows, &gate_rows, dtype);
         let o = self.config.n_objectives;
         let (rewards, gating) = (values(output.rewards), values(output.gating));
         let rows = rewards.chunks_exact(o).zip(gating.chunks_exact(o));
@@ -315,9 +361,12 @@ fn read_rows(batch: &Packed, rule: impl Fn(&[u32]) -> Option<usize>) -> Result<V
     let segments = batch.segments().iter().enumerate();
     segments
         .map(|(index, segment)| {
-            rule(&batch.ids()[segment.rows.clone()])
-                .map(|row| segment.rows.start + row)
+            rule(&batch.sequence(segment))
+                .and_then(|position| segment.tokens().nth(position))
                 .ok_or(ScoreError::Empty { index })
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
