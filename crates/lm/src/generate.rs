@@ -28,6 +28,9 @@ use crate::nn::token_ids;
 use crate::sampling::{RowRng, Sampling, SamplingError, Scratch, draw, greedy, log_probability};
 use crate::weights::values;
 
+/// Tokens of prompts that a GPU reads in one pass, unless one prompt alone has more.
+pub const PASS_TOKENS: usize = 8192;
+
 /// One answer wanted.
 #[derive(Clone, Debug)]
 pub struct Request {

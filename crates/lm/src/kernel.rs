@@ -43,9 +43,9 @@ use crate::precision::Precision;
 use crate::weights::values;
 
 pub use adamw::AdamWSpec;
-pub use attention::{AttentionSpec, CacheLayout, CachedSegment, Rope, SlotCopy};
+pub use attention::{AttentionSpec, CacheLayout, CachedSegment, MAX_SCORES, Rope, SlotCopy};
 pub use glu::Activation;
-pub use head::CHUNK_BYTES;
+pub use head::{CHUNK_BYTES, CHUNKS_TOGETHER};
 pub use norm::RmsNormSpec;
 #[cfg(any(test, feature = "cube"))]
 pub use rows::{DrawSpec, drawn};

@@ -7,7 +7,8 @@
 //! d hidden size, f feed-forward size, w vocabulary, q and kv widths of queries and of keys
 
 use crate::config::{Config, Head, ModelConfig};
-use crate::kernel::CHUNK_BYTES;
+use crate::generate::PASS_TOKENS;
+use crate::kernel::{CHUNK_BYTES, MAX_SCORES};
 use crate::precision::Precision;
 
 /// What the program itself takes: its code, its tables, a tokenizer.
@@ -138,6 +139,35 @@ impl Sizes {
         n_rows.min(n_tokens) * self.vocabulary * 4
     }
 
+    /// Bytes that attention by blocks takes beside what a block keeps, at its fullest, which is in its backward pass: a
+    /// block's scores and weights with their gradients; queries, keys and values turned, and laid side by side with the
+    /// gradient of the output; the gradients in f32, of keys and values also while a block's are added.
+    pub fn attention_by_blocks(&self, n_tokens: usize, width: usize) -> usize {
+        let of_a_token = 3 * (self.queries + self.keys) * width + (2 * self.queries + 4 * self.keys) * 4;
+        MAX_SCORES * 2 * (4 + width) + n_tokens * of_a_token
+    }
+
+    /// As [`Sizes::sampling`], where a device draws: prompts are read a bounded number of tokens at a time, and logits stay
+    /// in f32.
+    pub fn sampling_on_gpu(&self, load: SamplingLoad) -> Vec<Share> {
+        let SamplingLoad { precision, max_batch, n_prompt, n_new } = load;
+        let width = precision.bytes();
+        let n_tokens = (n_prompt + n_new).min(self.max_positions);
+        let cache = (max_batch.max(2) + 1) * n_tokens * self.n_blocks * 2 * self.keys * width;
+        let n_pass = (max_batch * n_prompt).min(PASS_TOKENS.max(n_prompt));
+        let prefill = n_pass * self.passing_of_a_token() * width + self.attention_by_blocks(n_pass, width);
+        // As the product gives them, and capped.
+        let logits = max_batch * self.vocabulary * 8;
+        let head = if precision == Precision::F32 { self.vocabulary * self.hidden * 4 } else { 0 };
+        vec![
+            Share::new("program", PROGRAM_BYTES),
+            Share::new("weights", self.n_parameters * width),
+            Share::new("head", head),
+            Share::new("cache", cache),
+            Share::new("step", prefill.max(logits)),
+        ]
+    }
+
     /// What sampling holds at its fullest: all slots taken, every prompt read in the same step.
     pub fn sampling(&self, load: SamplingLoad) -> Vec<Share> {
         let SamplingLoad { precision, max_batch, n_prompt, n_new } = load;
@@ -167,6 +197,31 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::Checkpoint;
+
+    /// 2 blocks, hidden 4, feed-forward 8, vocabulary 10, queries 6 wide and keys 2; in bf16.
+    #[test]
+    fn sampling_on_a_gpu_holds_what_a_pass_does() {
+        let sizes = Sizes {
+            n_parameters: 100,
+            n_blocks: 2,
+            hidden: 4,
+            feed_forward: 8,
+            vocabulary: 10,
+            queries: 6,
+            keys: 2,
+            max_positions: 10_000,
+            norms: 4,
+            is_tied: true,
+        };
+        let load = SamplingLoad { precision: Precision::Bf16, max_batch: 3, n_prompt: 5000, n_new: 1000 };
+        let shares = sizes.sampling_on_gpu(load);
+        let of = |name: &str| shares.iter().find(|share| share.name == name).map(|share| share.n_bytes);
+        assert_eq!((of("weights"), of("head")), (Some(200), Some(0)));
+        // 4 slots of 6000 tokens, keys and values in 2 blocks, 2 numbers of 2 bytes.
+        assert_eq!(of("cache"), Some(4 * 6000 * 2 * 2 * 2 * 2));
+        // 8192 of 15,000 tokens: 32 numbers pass within a block; in attention 24 of 2 bytes and 20 of 4; scores 12 bytes each.
+        assert_eq!(of("step"), Some(8192 * 32 * 2 + 8192 * (24 * 2 + 20 * 4) + (12 << 26)));
+    }
 
     #[test]
     fn parameters_are_counted_from_the_configuration() {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
-use super::{Completion, Decoding, GenerateConfig, GenerateError, Progress, Request, Slots};
+use super::{Completion, Decoding, GenerateConfig, GenerateError, PASS_TOKENS, Progress, Request, Slots};
 use crate::causal::{CausalLm, KvCache};
 use crate::kernel::{CachedSegment, drawn};
 use crate::nn::{pick, token_ids};
@@ -20,9 +20,6 @@ use crate::weights::values;
 
 /// Steps between two readings, at most.
 const STEPS: usize = 8;
-
-/// Tokens of prompts that are read in one pass, unless one prompt alone has more.
-const PASS_TOKENS: usize = 8192;
 
 /// What their number is a multiple of.
 const ROUNDED: usize = 256;

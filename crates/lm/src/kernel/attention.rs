@@ -69,6 +69,9 @@ impl Rope {
     }
 }
 
+/// Scores that exist at one time on a GPU, at most: 256 MiB in f32.
+pub const MAX_SCORES: usize = 1 << 26;
+
 /// What one attention layer needs to know besides its tensors.
 #[derive(Clone, Debug)]
 pub struct AttentionSpec {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::attention::AttentionSpec;
+use super::attention::{AttentionSpec, MAX_SCORES};
 use super::rows::{ScoreSpec, product, turned, weights, weights_backward};
 use crate::nn::index;
 use crate::packed::Segment;
@@ -24,9 +24,6 @@ use crate::precision::Precision;
 
 /// Queries of a block, at most.
 const BLOCK: usize = 512;
-
-/// Scores that exist at one time, at most: 256 MiB in f32.
-const MAX_SCORES: usize = 1 << 26;
 
 /// How much shorter the shortest of the sequences that lie side by side may be.
 const LIKE: f64 = 0.75;

@@ -14,6 +14,9 @@ use super::math::{self, vectorized};
 /// Rows whose logits exist at one time, at most.
 pub const CHUNK_ROWS: usize = 512;
 
+/// Chunks of gradients that a GPU keeps for one product with the hidden states.
+pub const CHUNKS_TOGETHER: usize = 8;
+
 /// Bytes of logits that exist at one time in f32, at most; a single row may have more.
 pub const CHUNK_BYTES: usize = 256 << 20;
 

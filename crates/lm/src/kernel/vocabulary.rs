@@ -10,12 +10,9 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::head::chunks;
+use super::head::{CHUNKS_TOGETHER, chunks};
 use super::rows::{logps, logps_backward, product};
 use crate::precision::Precision;
-
-/// Chunks of gradients that are kept for one product with the hidden states.
-pub const CHUNKS: usize = 8;
 
 /// Log-probabilities `[m]` in nats, f32, of `targets` under `softcap(hidden · tableᵀ)`.
 pub fn forward(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], cap: Option<f32>) -> Tensor<1> {
@@ -41,7 +38,7 @@ pub fn backward(
     let chunks: Vec<Range<usize>> = chunks(targets.len(), table_wd.dims()[0]).collect();
     let mut dhidden = Vec::with_capacity(chunks.len());
     let mut dtable: Option<Tensor<2>> = None;
-    for together in chunks.chunks(CHUNKS) {
+    for together in chunks.chunks(CHUNKS_TOGETHER) {
         let mut of_logits = Vec::with_capacity(together.len());
         for rows in together {
             let grad = grad_m.clone().narrow(0, rows.start, rows.len());

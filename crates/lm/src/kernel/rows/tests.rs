@@ -231,7 +231,7 @@ fn log_probabilities_of_rows_are_those_of_the_cpu() {
 /// Several chunks of logits, and more than are kept for one product with the hidden states.
 #[test]
 fn log_probabilities_by_chunks_are_those_of_the_composition() {
-    let (m, d, w) = (crate::kernel::head::CHUNK_ROWS * (vocabulary::CHUNKS + 1) + 3, 4, 5);
+    let (m, d, w) = (crate::kernel::head::CHUNK_ROWS * (crate::kernel::CHUNKS_TOGETHER + 1) + 3, 4, 5);
     let targets: Vec<u32> = (0..m as u32).map(|row| row * 7 % w as u32).collect();
     let [hidden, table, grad] = [("hidden", [m, d]), ("table", [w, d]), ("grad", [m, 1])]
         .map(|(name, shape)| (random(name, shape, 1.0), shape));
