@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::kernel::{
     Activation, AdamWSpec, AttentionSpec, CachedSegment, LayerCache, RmsNormSpec, Rope, SplitWeight, adamw,
-    adamw_split, glu, rms_norm,
+    adamw_split, glu, rms_norm, token_logps,
 };
 use crate::precision::Precision;
 use crate::weights::{FreshWeights, WeightSource, values};
@@ -205,6 +205,25 @@ fn attended(
         all.extend(values(out));
     }
     all
+}
+
+/// Of products and kernels on the one device, of the CPU's kernels or compositions on the other.
+#[test]
+fn the_vocabulary_head_is_that_of_the_cpu() {
+    let targets: Vec<u32> = (0..40).map(|i| i * 7 % 50).collect();
+    for (held, tolerance) in [(Precision::F32, 3e-6), (Precision::Bf16, 2e-2)] {
+        let run = |device: &Device| {
+            let leaf = |name, shape| held.hold(random::<2>(name, shape, device)).autodiff().require_grad();
+            let (hidden, table) = (leaf("hidden", [40, 8]), leaf("table", [50, 8]));
+            let logps = token_logps(hidden.clone(), table.clone(), &targets, Some(3.0));
+            let gradients = (logps.clone() * random::<1>("grad", [40], device).autodiff()).sum().backward();
+            let gradient = |leaf: &Tensor<2>| values(leaf.grad(&gradients).expect("every input has a gradient"));
+            [values(logps.inner()), gradient(&hidden), gradient(&table)]
+        };
+        for (ours, want) in run(&Device::cpu()).iter().zip(run(&Device::flex())) {
+            assert_close(&format!("head in {}", held.name()), ours, &want, tolerance);
+        }
+    }
 }
 
 #[test]
