@@ -532,12 +532,22 @@ pub struct Inspect {
     /// Whether blocks are computed twice in training: true or false [default: by the size of the model]
     #[arg(long, value_name = "BOOL")]
     pub recompute: Option<bool>,
+    /// Where it runs, if it is not to be counted for the device of this machine
+    #[arg(long, value_enum)]
+    pub on: Option<On>,
     /// How trained weights are kept where a step computes in bf16
     #[arg(long, value_enum, default_value_t = MasterChoice::F32)]
     pub master: MasterChoice,
     /// How the optimiser's moments are kept where a step computes in bf16
     #[arg(long, value_enum, default_value_t = MomentsChoice::F32)]
     pub moments: MomentsChoice,
+}
+
+/// Whose memory is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum On {
+    Cpu,
+    Gpu,
 }
 
 /// How trained weights are kept.

@@ -34,7 +34,7 @@ impl<'p> Models<'p> {
             Source::Folder(folder) => project.wire.open_config(folder).ok(),
             Source::Stage(_) | Source::Files(_) => None,
         });
-        Some(memory(params, config.as_ref()?, project.wire.device.precision))
+        Some(memory(params, config.as_ref()?, project.wire.device))
     }
 }
 

@@ -7,11 +7,12 @@ use sluice_lm::memory::{SamplingLoad, Share, Sizes};
 use sluice_lm::model::check;
 use sluice_lm::precision::Precision;
 use sluice_spec::Dtype;
+use sluice_stages::Place;
 use sluice_train::backward::Kept;
-use sluice_train::memory::{TrainingLoad, training};
+use sluice_train::memory::{TrainingLoad, training, training_on_gpu};
 use sluice_train::optimizer::{Keeping, Master};
 
-use crate::args::{Global, Inspect, MasterChoice, MomentsChoice};
+use crate::args::{Global, Inspect, MasterChoice, MomentsChoice, On};
 use crate::device;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::hub;
@@ -37,8 +38,15 @@ pub fn inspect(global: &Global, world: &World, args: &Inspect) -> Outcome {
     };
     let digest = model.digest().map_err(|error| Failure::new(Exit::Usage, error))?;
     let n_parameters = n_parameters(&model);
-    let precision = device::chosen(global, Dtype::Auto).precision;
+    let device = device::chosen(global, Dtype::Auto);
+    let is_on_gpu = match args.on {
+        Some(on) => on == On::Gpu,
+        None => device.place != Place::Cpu,
+    };
+    let precision = device.precision;
     let sizes = Sizes::of(&model.config);
+    let sampling = |load| if is_on_gpu { sizes.sampling_on_gpu(load) } else { sizes.sampling(load) };
+    let training = if is_on_gpu { training_on_gpu } else { training };
     let shown = Inspected {
         folder: folder.display().to_string(),
         architecture: model.config.architecture().to_owned(),
@@ -51,7 +59,7 @@ pub fn inspect(global: &Global, world: &World, args: &Inspect) -> Outcome {
         stored_bytes: model.weights.n_bytes(),
         precision: precision.name(),
         run_bytes: n_parameters * precision.bytes() as u64,
-        sampling: (sampling_of(args), sizes.sampling(sampling_load(args, precision))),
+        sampling: (sampling_of(args), sampling(sampling_load(args, precision))),
         training: (training_of(args), training(&sizes, training_load(args, precision, n_parameters))),
         warnings: model.warnings.iter().map(|(file, warning)| format!("{}: {warning}", file.display())).collect(),
         refused: refused(&model),

@@ -7,7 +7,7 @@ use sluice_spec::stage::train::objective as spec;
 use sluice_spec::stage::train::{self, Optimiser, Passes, Tokens, Train};
 use sluice_train::backward::Kept;
 use sluice_train::batch::{BatchError, Limits, PromptKeep, ResponseHeader, Truncation};
-use sluice_train::memory::{TrainingLoad, training};
+use sluice_train::memory::{TrainingLoad, training, training_on_gpu};
 use sluice_train::objective::{
     Cpo, Dpo, DpoLoss, Ipo, Kto, LogProbs, MarginLoss, Objective, Orpo, RDpo, Rrhf, Simpo, SlicHf,
 };
@@ -15,6 +15,8 @@ use sluice_train::optimizer::{AdamW, Keeping, Master};
 use sluice_train::order::{Order, Shuffle};
 use sluice_train::schedule::{Decay, Schedule};
 use sluice_train::trainer::Recipe;
+
+use crate::{Device, Place};
 
 /// How weights and moments are kept; where a step computes in f32, in f32.
 pub fn keeping(params: &Train, precision: Precision) -> Keeping {
@@ -84,7 +86,7 @@ fn kept(recompute: Option<bool>, n_parameters: usize) -> Kept {
 
 /// Bytes that a training holds at its fullest, counted from the configuration of the model it starts from. Every token of a
 /// pass may be one that is predicted.
-pub fn memory(params: &Train, config: &Config, precision: Precision) -> u64 {
+pub fn memory(params: &Train, config: &Config, device: Device) -> u64 {
     let mut sizes = Sizes::of(config);
     if let train::Objective::Reward(reward) = &params.objective.value {
         let n_fresh = reward.grow_layers.get() as usize;
@@ -96,13 +98,17 @@ pub fn memory(params: &Train, config: &Config, precision: Precision) -> u64 {
     }
     let n_tokens = params.passes.micro_batch_tokens.get() as usize;
     let load = TrainingLoad {
-        precision,
-        keeping: keeping(params, precision),
+        precision: device.precision,
+        keeping: keeping(params, device.precision),
         kept: kept(params.passes.recompute.value, sizes.n_parameters),
         n_tokens,
         n_predicted: n_tokens,
     };
-    Share::total(&training(&sizes, load)) as u64
+    let shares = match device.place {
+        Place::Cpu => training(&sizes, load),
+        Place::Cuda { index: _ } => training_on_gpu(&sizes, load),
+    };
+    Share::total(&shares) as u64
 }
 
 /// How examples are cut.
