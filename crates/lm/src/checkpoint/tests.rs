@@ -346,6 +346,18 @@ fn mixed_dtypes_are_aligned() {
 }
 
 #[test]
+fn a_folder_may_be_its_own_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Checkpoint::open(&fixture("gemma2-tiny")).unwrap();
+    let tokenizer = fs::read(from.folder.join("tokenizer.json")).unwrap();
+    fs::write(folder.path().join("tokenizer.json"), &tokenizer).unwrap();
+    let mut writer = CheckpointWriter::new(folder.path());
+    writer.tensor("w", &[1], &[1.0], Dtype::F32).unwrap();
+    writer.finish(Companions { config: &from.config, dtype: Dtype::F32, source: folder.path(), card: "" }).unwrap();
+    assert_eq!(fs::read(folder.path().join("tokenizer.json")).unwrap(), tokenizer);
+}
+
+#[test]
 fn hub_references() {
     let cache = tempfile::tempdir().unwrap();
     let repository = cache.path().join("models--some-owner--some.model");

@@ -149,10 +149,11 @@ impl CheckpointWriter {
         for name in COMPANIONS {
             let (from, to) = (source.join(name), self.folder.join(name));
             if from.exists() {
-                // Only the bytes: a source may be read-only, and a copy of it should not be.
-                let mut from = File::open(&from).map_err(wrote(&from))?;
+                // Only the bytes: a source may be read-only, and a copy of it should not be. They are read before anything
+                // is written, since the folder may be its own source.
+                let bytes = fs::read(&from).map_err(wrote(&from))?;
                 let mut to_file = File::create(&to).map_err(wrote(&to))?;
-                io::copy(&mut from, &mut to_file).and_then(|_| to_file.sync_all()).map_err(wrote(&to))?;
+                to_file.write_all(&bytes).and_then(|()| to_file.sync_all()).map_err(wrote(&to))?;
             }
         }
         Ok(())
