@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::Device;
 use rayon::prelude::*;
 
 use crate::causal::{CausalLm, KvCache};
@@ -156,11 +155,10 @@ pub fn generate<M: CausalLm + Sync>(
     })
 }
 
-/// One batch a thread for a model that fits the caches; one batch for a larger one, whose products fill all threads, and on
-/// a GPU, which threads would only take turns on.
+/// One batch a thread for a model that fits the caches; one batch for a larger one, whose products fill all threads.
 fn n_workers<M: CausalLm>(model: &M, config: &GenerateConfig) -> usize {
     const SMALL: usize = 16 << 20;
-    if model.device() != Device::flex() || model.clone().n_parameters() > SMALL {
+    if model.clone().n_parameters() > SMALL {
         return 1;
     }
     rayon::current_num_threads().min(config.max_batch).max(1)

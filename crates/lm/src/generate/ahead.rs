@@ -15,6 +15,7 @@ use super::{Completion, Decoding, GenerateConfig, GenerateError, PASS_TOKENS, Pr
 use crate::causal::{CausalLm, KvCache};
 use crate::kernel::{CachedSegment, drawn};
 use crate::nn::{pick, token_ids};
+use crate::precision::Precision;
 use crate::sampling::{Sampling, SamplingError};
 use crate::weights::values;
 
@@ -119,8 +120,7 @@ impl<'a, M: CausalLm> Ahead<'a, M> {
 
     /// Reads each prompt once, shares it with the rows that follow, and draws the first token of all of them.
     fn read_prompts(&mut self, fresh: Vec<usize>) -> Draws {
-        let leaders: Vec<usize> =
-            self.slots_where(|progress| matches!(progress, Progress::Fresh)).into_iter().collect();
+        let leaders = self.slots_where(|progress| matches!(progress, Progress::Fresh));
         let hidden = self.passes(&leaders).into_iter().map(|pass| self.read_pass(&pass)).collect();
         let hidden_md = Tensor::cat(hidden, 0);
         let mut leader_of_slot = vec![0; self.slots.rows.len()];
@@ -211,7 +211,7 @@ impl<'a, M: CausalLm> Ahead<'a, M> {
             .zip(&self.n_drawn)
             .map(|(row, n_drawn)| row.as_ref().map_or(0.0, |row| narrow(row.rng.uniform(*n_drawn as u64))))
             .collect();
-        let tokens_n2 = drawn(crate::precision::Precision::F32.hold(logits_nw), &uniforms, spec);
+        let tokens_n2 = drawn(Precision::F32.hold(logits_nw), &uniforms, spec);
         let ids_n = tokens_n2.clone().narrow(1, 0, 1).squeeze_dim::<1>(1).int();
         let n_slots = self.slots.rows.len();
         let is_wanted: Vec<bool> = (0..n_slots).map(|slot| slots.contains(&slot)).collect();

@@ -271,7 +271,7 @@ mod tests {
         let nearest = bf16::from_f32(0.5 - 8e-7);
         assert_eq!(nearest, bf16::from_f32(0.5));
     }
-    /// A second moment of 1 whose gradients cease: it loses a thousandth in a step, an eighth of the way to its neighbour in
+    /// A second moment of 1 whose gradients cease: it loses a thousandth in a step, a quarter of the way to its neighbour in
     /// bf16. By chance it decays as in f32; rounded to nearest it stays for ever.
     #[test]
     fn moments_in_bf16_decay_on_average() {
@@ -286,7 +286,7 @@ mod tests {
         // Of the elements the relative deviation is below sqrt(100) · 2^-8, and of their mean 316 times less.
         assert!((mean(&second) / 0.999f64.powi(100) - 1.0).abs() < 5e-4, "{}", mean(&second));
         assert!((mean(&first) / 0.9f64.powi(100) - 1.0).abs() < 5e-4, "{}", mean(&first));
-        // What decides over the two has nothing in common.
+        // Rounded to nearest, none of the second moments changes.
         assert_eq!(bf16::from_f32(0.999), bf16::ONE);
     }
 }
