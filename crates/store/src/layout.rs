@@ -51,7 +51,12 @@ impl Layout {
         let layout = Self { root: root.to_owned() };
         let path = layout.format();
         let Some(bytes) = disk::get(&path)? else {
-            return layout.refuse_taken().map(|()| layout);
+            let names = layout.names()?;
+            // Somebody has just created it.
+            if names.iter().any(|name| name == FORMAT) {
+                return Self::open(root);
+            }
+            return layout.refuse_taken(&names).map(|()| layout);
         };
         let version = std::str::from_utf8(&bytes)
             .ok()
@@ -71,14 +76,18 @@ impl Layout {
         Self { root: root.to_owned() }
     }
 
+    /// What stands in the folder; nothing if there is none, or a file in its place.
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        if self.root.is_file() { Ok(Vec::new()) } else { disk::list(&self.root) }
+    }
+
     /// Refuses to spread a store over a folder that has something else in it. What an interrupted [`Layout::create`]
     /// left is no such thing.
-    fn refuse_taken(&self) -> Result<(), StoreError> {
+    fn refuse_taken(&self, names: &[String]) -> Result<(), StoreError> {
         let taken = |what| Err(StoreError::Taken { root: self.root.clone(), what });
         if self.root.is_file() {
             return taken("a file");
         }
-        let names = disk::list(&self.root)?;
         let is_ours = |name: &String| FOLDERS.contains(&name.as_str()) || name.starts_with('.') || name == STAT_CACHE;
         if names.iter().all(is_ours) { Ok(()) } else { taken("a folder with other files in it") }
     }
