@@ -167,6 +167,18 @@ bench-gpu *ARGS:
     cargo build --workspace --bin bench_gpu "${features[@]}"
     exec "{{ built }}/bench_gpu" --json .sluice/bench-gpu.json "${peer[@]}" "$@"
 
+# Kernels compiled and memory asked for as on a GPU, at published sizes, where there is none; nothing is computed
+gpu-rehearsal *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    ptxas=()
+    if {{ just }} _libraries nvidia-cuda-nvcc==13.5.37; then ptxas=(--ptxas "$(find .venv-bench -name ptxas)"); fi
+    cargo build --workspace --bin gpu_rehearsal --bin bench_gpu --features cuda
+    cargo build --package sluice-driver
+    mkdir -p .sluice
+    exec "{{ built }}/gpu_rehearsal" --driver "{{ built }}/libstand_in_driver.so" --program "{{ built }}/bench_gpu" \
+        "${ptxas[@]}" --json .sluice/gpu-rehearsal.json "$@"
+
 # gpu-check and bench-gpu as one archive, .sluice/gpu-bundle.tar.xz, for a machine that has a GPU and no compiler
 gpu-bundle:
     #!/usr/bin/env bash

@@ -8,6 +8,7 @@ pub mod ours;
 pub mod shape;
 pub mod side;
 pub mod synthetic;
+pub mod work;
 
 use std::path::PathBuf;
 

@@ -12,6 +12,7 @@ pub mod job;
 pub mod kernels;
 pub mod machine;
 pub mod objectives;
+pub mod rehearsal;
 pub mod soak;
 pub mod training;
 pub mod verdict;

@@ -14,18 +14,15 @@ use serde_json::{Value, json};
 use sluice_gpu::bench::ours::{PRODUCTS, answer};
 use sluice_gpu::bench::shape::{Load, Shape};
 use sluice_gpu::bench::side::Side;
-use sluice_gpu::bench::synthetic::{self, GATE_PATTERN};
-use sluice_gpu::bench::{Answer, Measured, Request, Train, Work, flops};
+use sluice_gpu::bench::{Answer, Measured, Request, Work, flops, synthetic, work};
 use sluice_gpu::device::{Form, Held, Place};
 use sluice_gpu::machine::commit;
 use sluice_gpu::training::{form_name, forms};
 use sluice_gpu::verdict::told;
 use sluice_lm::config::Config;
 use sluice_lm::device::find_gpu;
-use sluice_lm::memory::{SamplingLoad, Share, Sizes};
+use sluice_lm::memory::Sizes;
 use sluice_lm::precision::Precision;
-use sluice_train::backward::Kept;
-use sluice_train::memory::{TrainingLoad, training};
 use sluice_train::optimizer::Keeping;
 
 /// The allocator of the program that is measured.
@@ -112,6 +109,7 @@ struct Bench {
     theirs: Option<Side>,
     /// Everything but folder and work.
     request: Request,
+    place: Place,
     precision: Precision,
     keeping: Keeping,
     scratch: PathBuf,
@@ -146,6 +144,7 @@ impl Bench {
                 kernels: arguments.kernels.clone(),
                 work: Work::Ceilings { matmul_size: 0, copy_bytes: 0 },
             },
+            place: arguments.device,
             precision,
             keeping: Keeping { master: arguments.master.into(), moments: arguments.moments.into() },
             scratch: arguments.scratch.clone().unwrap_or_else(std::env::temp_dir),
@@ -220,22 +219,8 @@ impl Bench {
     }
 
     fn train(&mut self, shape: Shape, config: &Config, load: &Load, folder: &Path) {
-        let Load { n_pairs, micro_batch_pairs, row_tokens, row_prompt_tokens, .. } = *load;
-        let vocabulary = config.model.vocab_size();
-        let rows = |side: usize| -> Vec<Vec<u32>> {
-            (0..n_pairs).map(|pair| row(pair, side, row_prompt_tokens, row_tokens, vocabulary)).collect()
-        };
-        let work = Work::Train(Train {
-            chosen: rows(1),
-            rejected: rows(2),
-            n_prompt: row_prompt_tokens,
-            micro_batch_pairs,
-            form: form_name(self.keeping),
-            beta: 10.0,
-            gamma_beta_ratio: 0.5,
-            learning_rate: 8e-7,
-            max_grad_norm: 1.0,
-        });
+        let Load { n_pairs, row_tokens, row_prompt_tokens, .. } = *load;
+        let work = Work::Train(work::train(config, load, self.keeping));
         let name = format!("{}, SimPO step of {n_pairs} pairs", shape.name());
         let answers = self.both(&name, folder, work);
         let sizes = Sizes::of(config);
@@ -257,60 +242,28 @@ impl Bench {
         }
         self.row(format!("{name}, loss of the first"), "nats", losses, String::new());
         let keeping = forms().find(|keeping| ours.is_some_and(|measured| measured.how.ends_with(&form_name(*keeping))));
-        let predicted = training(
-            &sizes,
-            TrainingLoad {
-                precision: self.precision,
-                keeping: keeping.unwrap_or_default(),
-                kept: Kept::suited_to(sizes.n_parameters),
-                n_tokens: 2 * micro_batch_pairs * row_tokens,
-                n_predicted: 2 * micro_batch_pairs * (row_tokens - row_prompt_tokens),
-            },
-        );
+        let predicted = work::training_bytes(self.place, config, load, self.precision, keeping.unwrap_or_default());
         let peaks = per_side(&answers, "step", |measured| measured.peak_bytes as f64);
-        self.memory(format!("{name}, peak memory"), peaks, Some(Share::total(&predicted)));
+        self.memory(format!("{name}, peak memory"), peaks, Some(predicted));
     }
 
     fn sample(&mut self, shape: Shape, config: &Config, load: &Load, folder: &Path) {
         let Load { batches, prompt_tokens, new_tokens, .. } = *load;
-        let vocabulary = config.model.vocab_size();
-        let prompts = |n: usize| (0..n).map(|at| row(at, 0, 0, prompt_tokens, vocabulary)).collect();
-        let work = Work::Sample {
-            batches: batches.iter().map(|n| prompts(*n)).collect(),
-            n_new: new_tokens,
-            temperature: 0.8,
-            top_p: 0.95,
-        };
+        let work = work::sample(config, load);
         let answers = self.both(&format!("{}, sampling", shape.name()), folder, work);
         for n in batches {
             let (what, name) = (format!("sample {n}"), format!("{}, sampling {n} answers", shape.name()));
             let speed = per_side(&answers, &what, |measured| (n * new_tokens) as f64 / measured.median_seconds());
             self.row(name.clone(), "tokens/s", speed, format!("{prompt_tokens} + {new_tokens} tokens"));
-            let predicted = Sizes::of(config).sampling(SamplingLoad {
-                precision: self.precision,
-                max_batch: n,
-                n_prompt: prompt_tokens,
-                n_new: new_tokens,
-            });
+            let predicted = work::sampling_bytes(self.place, config, load, self.precision, n);
             let peaks = per_side(&answers, &what, |measured| measured.peak_bytes as f64);
-            self.memory(format!("{name}, peak memory"), peaks, Some(Share::total(&predicted)));
+            self.memory(format!("{name}, peak memory"), peaks, Some(predicted));
         }
     }
 
     fn score(&mut self, shape: Shape, config: &Config, load: &Load, folder: &Path) {
         let Load { n_conversations, conversation_tokens, .. } = *load;
-        let vocabulary = config.model.vocab_size();
-        let conversation = |at: usize| {
-            let mut ids = row(at, 0, 0, conversation_tokens, vocabulary);
-            // The gate reads where an assistant's turn is opened.
-            let place = conversation_tokens / 2;
-            ids[place..place + GATE_PATTERN.len()].copy_from_slice(&GATE_PATTERN);
-            ids
-        };
-        let work = Work::Score {
-            conversations: (0..n_conversations).map(conversation).collect(),
-            gate_pattern: GATE_PATTERN.to_vec(),
-        };
+        let work = work::score(config, load);
         let name = format!("{}, scoring {n_conversations} conversations of {conversation_tokens} tokens", shape.name());
         let answers = self.both(&name, folder, work);
         let n_tokens = (n_conversations * conversation_tokens) as f64;
@@ -386,16 +339,6 @@ impl Row {
 fn shown(value: f64) -> String {
     let n_decimals = (3.0 - value.abs().max(1e-3).log10().floor()).clamp(0.0, 5.0) as usize;
     format!("{value:.n_decimals$}")
-}
-
-/// Tokens of a row: those of the prompt are the pair's, the others the row's own. Specials are left out.
-fn row(pair: usize, side: usize, n_prompt: usize, n_tokens: usize, vocabulary: usize) -> Vec<u32> {
-    let n_special = 16;
-    let token = |position: usize| {
-        let row = if position < n_prompt { 3 * pair } else { 3 * pair + side };
-        (n_special + (row * 7919 + position * 131) % (vocabulary - n_special)) as u32
-    };
-    (0..n_tokens).map(token).collect()
 }
 
 fn found<'a>(answer: &'a Option<Answer>, what: &str) -> Option<&'a Measured> {
