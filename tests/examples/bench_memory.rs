@@ -249,22 +249,25 @@ fn logps(is_whole: bool) -> f64 {
     const N_TOKENS: usize = 2048;
     const N_VOCABULARY: usize = 256_000;
     const WIDTH: usize = 64;
-    let leaf = |n_rows: usize| {
+    let drawn = |n_rows: usize| {
         let values = (0..n_rows * WIDTH).map(|i| ((i as f32) * 0.618_034).fract() - 0.5).collect();
-        Tensor::<2>::from_data(TensorData::new(values, [n_rows, WIDTH]), &Device::flex()).autodiff().require_grad()
+        Tensor::<2>::from_data(TensorData::new(values, [n_rows, WIDTH]), &Device::flex())
     };
-    let (hidden_md, table_wd) = (leaf(N_TOKENS), leaf(N_VOCABULARY));
+    let (hidden_md, table_wd) = (drawn(N_TOKENS), drawn(N_VOCABULARY));
     let targets: Vec<u32> = (0..N_TOKENS).map(|i| (i * 131 % N_VOCABULARY) as u32).collect();
     let started = Instant::now();
-    let logps_m: Tensor<1> = if is_whole {
+    if is_whole {
+        let [hidden_md, table_wd] = [hidden_md, table_wd].map(|x| x.autodiff().require_grad());
         let places = targets.iter().map(|id| i64::from(*id)).collect();
         let places_m1 = Tensor::<2, Int>::from_data(TensorData::new(places, [N_TOKENS, 1]), &hidden_md.device());
         let logits_mw = kernel::logits(hidden_md, table_wd, Some(30.0));
-        log_softmax(logits_mw, 1).gather(1, places_m1).squeeze_dim(1)
+        let logps_m: Tensor<1> = log_softmax(logits_mw, 1).gather(1, places_m1).squeeze_dim(1);
+        logps_m.sum().backward();
     } else {
-        kernel::token_logps(hidden_md, table_wd, &targets, Some(30.0))
-    };
-    logps_m.sum().backward();
+        let logps_m = kernel::token_logps(hidden_md.clone(), table_wd.clone(), &targets, Some(30.0));
+        let mut sum_n = Tensor::zeros([N_VOCABULARY * WIDTH], &Device::flex());
+        kernel::token_logps_gradient(hidden_md, table_wd, logps_m.ones_like(), &targets, Some(30.0), &mut sum_n);
+    }
     started.elapsed().as_secs_f64()
 }
 

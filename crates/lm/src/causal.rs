@@ -8,20 +8,22 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::kernel::{AttentionSpec, CachedSegment, LayerCache};
-use crate::nn::laid_out;
+use crate::kernel::{AttentionSpec, CachedSegment, LayerCache, next_logits};
+use crate::nn::{laid_out, pick};
 use crate::precision::Precision;
 use crate::stack::Stack;
 
 /// A language model that reads padding-free batches and predicts the next token of each position.
 pub trait CausalLm: Stack {
-    /// Log-probabilities `[m]` in nats of `targets[i]`, predicted from row `rows[i]` of the hidden states.
-    ///
-    /// Only the picked rows meet the vocabulary head, after the final soft cap where the architecture has one.
-    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1>;
+    /// Log-probabilities `[m]` in nats of `targets[i]`, predicted from row `rows[i]` of the hidden states, off the tape.
+    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
+        self.vocabulary_head().token_logps(hidden_nd, rows, targets)
+    }
 
     /// Logits `[m, vocab]` of the picked rows, after the final soft cap.
-    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2>;
+    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
+        self.vocabulary_head().logits(hidden_nd, rows)
+    }
 
     /// Hidden states `[n, d]` of new tokens, given by their ids, whose sequences' earlier tokens are in `cache`, which takes the new ones in.
     fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2>;
@@ -30,7 +32,9 @@ pub trait CausalLm: Stack {
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache;
 
     /// As [`CausalLm::logits`], with the head as `cache` has it laid out.
-    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2>;
+    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2> {
+        next_logits(pick(hidden_nd, rows), &cache.head_dw, self.vocabulary_head().softcap)
+    }
 
     /// The device the parameters live on.
     fn device(&self) -> Device;

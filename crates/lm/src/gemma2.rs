@@ -13,14 +13,13 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
 use crate::config::{Attention, Gemma2Config};
-use crate::kernel::{
-    Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, logits, next_logits, rms_norm, token_logps,
-};
-use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick, token_ids};
+use crate::kernel::{Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, rms_norm};
+use crate::nn::{Context, Mlp, SelfAttention, of_layer};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Precision;
 use crate::stack::Stack;
+use crate::vocabulary::{EMBEDDING, Embedding, HEAD, Table, VocabularyHead};
 use crate::weights::Loader;
 
 /// A Gemma 2 body with its tied vocabulary head.
@@ -49,7 +48,7 @@ impl Gemma2 {
     pub fn load(config: &Gemma2Config, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
         let mut model = Self::load_body(config, loader)?;
         if !config.tie_word_embeddings {
-            model.lm_head = Some(loader.matrix("lm_head.weight", [config.vocab_size, config.hidden_size])?);
+            model.lm_head = Some(loader.matrix(HEAD, [config.vocab_size, config.hidden_size])?);
         }
         Ok(model)
     }
@@ -59,7 +58,7 @@ impl Gemma2 {
         let (d, f, w) = (config.hidden_size, config.intermediate_size, config.vocab_size);
         let frequencies: Vec<f32> = config.inverse_frequencies().iter().map(|f| *f as f32).collect();
         let rope = Arc::new(Rope::new(&frequencies, config.max_position_embeddings));
-        let embed_tokens = loader.matrix("model.embed_tokens.weight", [w, d])?;
+        let embed_tokens = loader.matrix(EMBEDDING, [w, d])?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for (i, kind) in config.layer_types.iter().enumerate() {
             let spec = Arc::new(attention_spec(config, *kind, rope.clone()));
@@ -96,14 +95,8 @@ impl Gemma2 {
         RmsNormSpec { epsilon: self.config.rms_norm_eps as f32, offset: 1.0 }
     }
 
-    fn embed(&self, ids_n: Tensor<1, Int>) -> Tensor<2> {
-        // The published code holds the factor in the activations' type: 59.75 instead of 59.8665 for the 9b in bf16.
-        let factor = Precision::of(&self.embed_tokens).round_scalar((self.config.hidden_size as f64).sqrt());
-        embed(&self.embed_tokens, ids_n).mul_scalar(factor)
-    }
-
-    fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    fn embedding_table(&self) -> Table<'_> {
+        Table { name: EMBEDDING, weight_wd: &self.embed_tokens }
     }
 }
 
@@ -134,7 +127,7 @@ impl Layer {
 
 impl Parameters for Gemma2 {
     fn walk(&mut self, visit: &mut dyn FnMut(&str, ParamMut<'_>)) {
-        visit("model.embed_tokens.weight", ParamMut::Matrix(&mut self.embed_tokens));
+        visit(EMBEDDING, ParamMut::Matrix(&mut self.embed_tokens));
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let Layer {
                 input_layernorm,
@@ -153,7 +146,7 @@ impl Parameters for Gemma2 {
         }
         visit("model.norm.weight", ParamMut::Vector(&mut self.norm));
         if let Some(lm_head) = &mut self.lm_head {
-            visit("lm_head.weight", ParamMut::Matrix(lm_head));
+            visit(HEAD, ParamMut::Matrix(lm_head));
         }
     }
 }
@@ -163,8 +156,15 @@ impl Stack for Gemma2 {
         self.layers.len()
     }
 
-    fn embedded(&self, batch: &Packed) -> Tensor<2> {
-        self.embed(token_ids(batch.ids(), &self.device()))
+    fn embedding(&self) -> Embedding<'_> {
+        // The published code holds the factor in the activations' type: 59.75 instead of 59.8665 for the 9b in bf16.
+        let factor = Precision::of(&self.embed_tokens).round_scalar((self.config.hidden_size as f64).sqrt());
+        Embedding { table: self.embedding_table(), factor: Some(factor) }
+    }
+
+    fn vocabulary_head(&self) -> VocabularyHead<'_> {
+        let own = self.lm_head.as_ref().map(|weight_wd| Table { name: HEAD, weight_wd });
+        VocabularyHead { table: own.unwrap_or(self.embedding_table()), softcap: self.config.final_softcap }
     }
 
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
@@ -180,24 +180,15 @@ impl CausalLm for Gemma2 {
     fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
         let mut context = Context::Cached(segments, &mut cache.layers);
         let layers = self.layers.iter().enumerate();
-        self.normed(layers.fold(self.embed(ids_n), |x, (i, layer)| layer.forward(x, i, self.norm_spec(), &mut context)))
+        self.normed(
+            layers
+                .fold(self.embedding().of(ids_n), |x, (i, layer)| layer.forward(x, i, self.norm_spec(), &mut context)),
+        )
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {
         let specs = self.layers.iter().map(|layer| &*layer.attention.spec);
-        KvCache::new(specs, self.head(), n_slots, capacity)
-    }
-
-    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2> {
-        next_logits(pick(hidden_nd, rows), &cache.head_dw, self.config.final_softcap)
-    }
-
-    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
-        token_logps(pick(hidden_nd, rows), self.head(), targets, self.config.final_softcap)
-    }
-
-    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
-        logits(pick(hidden_nd, rows), self.head(), self.config.final_softcap)
+        KvCache::new(specs, self.vocabulary_head().table.weight_wd.clone(), n_slots, capacity)
     }
 
     fn device(&self) -> Device {

@@ -2,8 +2,7 @@
 //!
 //! Owns the operations whose plain composition of tensor operations is slow: root-mean-square norm, attention, gated
 //! units, the vocabulary head, the optimiser step. Each has a hand-written f32 version for the CPU with its own backward
-//! pass on Burn's tape, and one for GPUs, of kernels and the backend's products; in bf16 on the CPU the plain composition
-//! runs.
+//! pass, and one for GPUs, of kernels and the backend's products; in bf16 on the CPU the plain composition runs.
 //! Knows nothing of architectures: what a model needs to say about an operation is in its `Spec`.
 //!
 //! n tokens, d hidden size, m picked rows, w vocabulary
@@ -28,6 +27,7 @@ mod plain;
 mod reference;
 #[cfg(any(test, feature = "cube"))]
 mod rows;
+mod sums;
 #[cfg(any(test, feature = "cube"))]
 mod vocabulary;
 
@@ -49,6 +49,7 @@ pub use head::{CHUNK_BYTES, CHUNKS_TOGETHER};
 pub use norm::RmsNormSpec;
 #[cfg(any(test, feature = "cube"))]
 pub use rows::{DrawSpec, drawn};
+pub use sums::{rows_added, rows_of_slice};
 
 /// Differentiable operations. `*_backward` gives the gradients of its forward in argument order.
 #[backend_extension(Cube: cfg(feature = "cube"), Flex, Autodiff)]
@@ -87,20 +88,6 @@ pub trait Kernels: Backend {
         grad: FloatTensor<Self>,
         activation: Activation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    fn token_logps(
-        hidden: FloatTensor<Self>,
-        table: FloatTensor<Self>,
-        targets: Arc<[u32]>,
-        softcap: Option<f32>,
-    ) -> FloatTensor<Self>;
-    fn token_logps_backward(
-        hidden: FloatTensor<Self>,
-        table: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        targets: Arc<[u32]>,
-        softcap: Option<f32>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Operations outside the tape.
@@ -132,6 +119,24 @@ pub trait PlainKernels: Backend {
 
     /// `softcap(hidden · head)`, for products with few rows.
     fn next_logits(hidden: FloatTensor<Self>, head: FloatTensor<Self>, softcap: Option<f32>) -> FloatTensor<Self>;
+
+    /// Log-probabilities of `targets`; see [`token_logps`].
+    fn token_logps(
+        hidden: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient of the hidden states, and the flat sum in f32 with that of the table added.
+    fn token_logps_gradient(
+        hidden: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+        sum: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// New weight, first and second moment. What is in bf16, weight or moments, is rounded up or down by chance.
     fn adamw(
@@ -182,15 +187,39 @@ pub fn glu(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> 
     Tensor::from_dispatch(<Dispatch as Kernels>::glu(gate.into_dispatch(), up.into_dispatch(), activation))
 }
 
-/// Log-probabilities `[m]` in nats of `targets[i]` under `softcap(hidden[i] · tableᵀ)`, with `table[w, d]`.
+/// Log-probabilities `[m]` in nats of `targets[i]` under `softcap(hidden[i] · tableᵀ)`, with `table[w, d]`. Nothing of it is on
+/// a tape: see [`token_logps_gradient`].
 pub fn token_logps(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], softcap: Option<f64>) -> Tensor<1> {
-    let out = <Dispatch as Kernels>::token_logps(
+    let out = <Dispatch as PlainKernels>::token_logps(
         hidden_md.into_dispatch(),
         table_wd.into_dispatch(),
         targets.into(),
         softcap.map(|cap| cap as f32),
     );
     Tensor::from_dispatch(out)
+}
+
+/// The gradient of the hidden states under [`token_logps`], from that of the log-probabilities. That of the table is added to
+/// `sum_n`, which is flat and in f32, a slice of the table at a time.
+pub fn token_logps_gradient(
+    hidden_md: Tensor<2>,
+    table_wd: Tensor<2>,
+    grad_m: Tensor<1>,
+    targets: &[u32],
+    softcap: Option<f64>,
+    sum_n: &mut Tensor<1>,
+) -> Tensor<2> {
+    let (dhidden, sum) = <Dispatch as PlainKernels>::token_logps_gradient(
+        hidden_md.into_dispatch(),
+        table_wd.into_dispatch(),
+        grad_m.into_dispatch(),
+        targets.into(),
+        softcap.map(|cap| cap as f32),
+        // Moved out, so that the kernel is its only owner.
+        sum_n.extract().into_dispatch(),
+    );
+    *sum_n = Tensor::from_dispatch(sum);
+    Tensor::from_dispatch(dhidden)
 }
 
 /// `x[n, k] · weight[k, m]`, on the tape when either is.

@@ -22,4 +22,5 @@ pub mod sampling;
 pub mod stack;
 pub mod template;
 pub mod tokenizer;
+pub mod vocabulary;
 pub mod weights;

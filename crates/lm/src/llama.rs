@@ -12,13 +12,12 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::causal::{CausalLm, KvCache};
 use crate::checkpoint::CheckpointError;
 use crate::config::LlamaConfig;
-use crate::kernel::{
-    Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, logits, next_logits, rms_norm, token_logps,
-};
-use crate::nn::{Context, Mlp, SelfAttention, embed, of_layer, pick, token_ids};
+use crate::kernel::{Activation, AttentionSpec, CachedSegment, RmsNormSpec, Rope, rms_norm};
+use crate::nn::{Context, Mlp, SelfAttention, of_layer};
 use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::stack::Stack;
+use crate::vocabulary::{EMBEDDING, Embedding, HEAD, Table, VocabularyHead};
 use crate::weights::Loader;
 
 /// A Llama body with its vocabulary head, where it has one.
@@ -45,7 +44,7 @@ impl Llama {
     pub fn load(config: &LlamaConfig, loader: &mut Loader<'_>) -> Result<Self, CheckpointError> {
         let mut model = Self::load_body(config, loader)?;
         if !config.tie_word_embeddings {
-            model.lm_head = Some(loader.matrix("lm_head.weight", [config.vocab_size, config.hidden_size])?);
+            model.lm_head = Some(loader.matrix(HEAD, [config.vocab_size, config.hidden_size])?);
         }
         Ok(model)
     }
@@ -56,7 +55,7 @@ impl Llama {
         let frequencies: Vec<f32> = config.inverse_frequencies().iter().map(|f| *f as f32).collect();
         let rope = Arc::new(Rope::new(&frequencies, config.max_position_embeddings));
         let spec = Arc::new(attention_spec(config, rope));
-        let embed_tokens = loader.matrix("model.embed_tokens.weight", [w, d])?;
+        let embed_tokens = loader.matrix(EMBEDDING, [w, d])?;
         let mut layers = Vec::with_capacity(config.n_layers);
         for i in 0..config.n_layers {
             layers.push(Layer {
@@ -79,8 +78,8 @@ impl Llama {
         RmsNormSpec { epsilon: self.config.rms_norm_eps as f32, offset: 0.0 }
     }
 
-    fn head(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.embed_tokens).clone()
+    fn embedding_table(&self) -> Table<'_> {
+        Table { name: EMBEDDING, weight_wd: &self.embed_tokens }
     }
 }
 
@@ -107,7 +106,7 @@ impl Layer {
 
 impl Parameters for Llama {
     fn walk(&mut self, visit: &mut dyn FnMut(&str, ParamMut<'_>)) {
-        visit("model.embed_tokens.weight", ParamMut::Matrix(&mut self.embed_tokens));
+        visit(EMBEDDING, ParamMut::Matrix(&mut self.embed_tokens));
         for (i, layer) in self.layers.iter_mut().enumerate() {
             let Layer { input_layernorm, attention, post_attention_layernorm, mlp } = layer;
             visit(&of_layer(i, "input_layernorm"), ParamMut::Vector(input_layernorm));
@@ -117,7 +116,7 @@ impl Parameters for Llama {
         }
         visit("model.norm.weight", ParamMut::Vector(&mut self.norm));
         if let Some(lm_head) = &mut self.lm_head {
-            visit("lm_head.weight", ParamMut::Matrix(lm_head));
+            visit(HEAD, ParamMut::Matrix(lm_head));
         }
     }
 }
@@ -127,8 +126,13 @@ impl Stack for Llama {
         self.layers.len()
     }
 
-    fn embedded(&self, batch: &Packed) -> Tensor<2> {
-        embed(&self.embed_tokens, token_ids(batch.ids(), &self.device()))
+    fn embedding(&self) -> Embedding<'_> {
+        Embedding { table: self.embedding_table(), factor: None }
+    }
+
+    fn vocabulary_head(&self) -> VocabularyHead<'_> {
+        let own = self.lm_head.as_ref().map(|weight_wd| Table { name: HEAD, weight_wd });
+        VocabularyHead { table: own.unwrap_or(self.embedding_table()), softcap: None }
     }
 
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
@@ -144,26 +148,15 @@ impl CausalLm for Llama {
     fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
         let mut context = Context::Cached(segments, &mut cache.layers);
         let layers = self.layers.iter().enumerate();
-        self.normed(layers.fold(embed(&self.embed_tokens, ids_n), |x, (i, layer)| {
-            layer.forward(x, i, self.norm_spec(), &mut context)
-        }))
+        self.normed(
+            layers
+                .fold(self.embedding().of(ids_n), |x, (i, layer)| layer.forward(x, i, self.norm_spec(), &mut context)),
+        )
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {
         let specs = self.layers.iter().map(|layer| &*layer.attention.spec);
-        KvCache::new(specs, self.head(), n_slots, capacity)
-    }
-
-    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2> {
-        next_logits(pick(hidden_nd, rows), &cache.head_dw, None)
-    }
-
-    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
-        token_logps(pick(hidden_nd, rows), self.head(), targets, None)
-    }
-
-    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
-        logits(pick(hidden_nd, rows), self.head(), None)
+        KvCache::new(specs, self.vocabulary_head().table.weight_wd.clone(), n_slots, capacity)
     }
 
     fn device(&self) -> Device {

@@ -21,6 +21,7 @@ use crate::precision::Placement;
 use crate::reward::{ArmoRm, ArmoRmConfig, Classifier, RewardModel};
 use crate::stack::Stack;
 use crate::template::Message;
+use crate::vocabulary::{Embedding, VocabularyHead};
 use crate::weights::{Loader, WeightSource};
 
 /// Why a checkpoint is not the model that is needed.
@@ -268,8 +269,12 @@ impl Stack for CausalModel {
         either!(self, model => model.n_blocks())
     }
 
-    fn embedded(&self, batch: &Packed) -> Tensor<2> {
-        either!(self, model => model.embedded(batch))
+    fn embedding(&self) -> Embedding<'_> {
+        either!(self, model => model.embedding())
+    }
+
+    fn vocabulary_head(&self) -> VocabularyHead<'_> {
+        either!(self, model => model.vocabulary_head())
     }
 
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
@@ -282,24 +287,12 @@ impl Stack for CausalModel {
 }
 
 impl CausalLm for CausalModel {
-    fn token_logps(&self, hidden_nd: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
-        either!(self, model => model.token_logps(hidden_nd, rows, targets))
-    }
-
-    fn logits(&self, hidden_nd: Tensor<2>, rows: &[usize]) -> Tensor<2> {
-        either!(self, model => model.logits(hidden_nd, rows))
-    }
-
     fn hidden_cached(&self, ids_n: Tensor<1, Int>, segments: &Arc<[CachedSegment]>, cache: &mut KvCache) -> Tensor<2> {
         either!(self, model => model.hidden_cached(ids_n, segments, cache))
     }
 
     fn new_cache(&self, n_slots: usize, capacity: usize) -> KvCache {
         either!(self, model => model.new_cache(n_slots, capacity))
-    }
-
-    fn next_logits(&self, hidden_nd: Tensor<2>, rows: &[usize], cache: &KvCache) -> Tensor<2> {
-        either!(self, model => model.next_logits(hidden_nd, rows, cache))
     }
 
     fn device(&self) -> Device {

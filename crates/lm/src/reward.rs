@@ -17,6 +17,7 @@ use crate::packed::Packed;
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Precision;
 use crate::stack::Stack;
+use crate::vocabulary::{Embedding, VocabularyHead};
 use crate::weights::{Loader, values};
 
 /// What a reward model says of one conversation.
@@ -330,8 +331,12 @@ impl Stack for ArmoRm {
         self.body.n_blocks()
     }
 
-    fn embedded(&self, batch: &Packed) -> Tensor<2> {
-        self.body.embedded(batch)
+    fn embedding(&self) -> Embedding<'_> {
+        self.body.embedding()
+    }
+
+    fn vocabulary_head(&self) -> VocabularyHead<'_> {
+        self.body.vocabulary_head()
     }
 
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {

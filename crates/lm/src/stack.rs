@@ -7,16 +7,21 @@
 
 use burn::tensor::Tensor;
 
+use crate::nn::token_ids;
 use crate::packed::Packed;
 use crate::params::Parameters;
+use crate::vocabulary::{Embedding, VocabularyHead};
 
 /// A body of decoder blocks.
 pub trait Stack: Parameters + Clone {
     /// Number of blocks.
     fn n_blocks(&self) -> usize;
 
-    /// What the first block reads: `[n, d]`.
-    fn embedded(&self, batch: &Packed) -> Tensor<2>;
+    /// What makes the input of the first block of token ids.
+    fn embedding(&self) -> Embedding<'_>;
+
+    /// What makes log-probabilities of hidden states.
+    fn vocabulary_head(&self) -> VocabularyHead<'_>;
 
     /// The output of block `i` on its input, `[n, d]` both.
     fn block(&self, i: usize, x_nd: Tensor<2>, batch: &Packed) -> Tensor<2>;
@@ -24,10 +29,21 @@ pub trait Stack: Parameters + Clone {
     /// Hidden states from the output of the last block: the final norm.
     fn normed(&self, x_nd: Tensor<2>) -> Tensor<2>;
 
-    /// Hidden states `[n, d]` after the final norm, on the tape when the parameters are.
+    /// What the first block reads: `[n, d]`.
+    fn embedded(&self, batch: &Packed) -> Tensor<2> {
+        let embedding = self.embedding();
+        embedding.of(token_ids(batch.ids(), &embedding.table.weight_wd.device()))
+    }
+
+    /// Hidden states `[n, d]` after the final norm.
     fn hidden(&self, batch: &Packed) -> Tensor<2> {
+        self.hidden_from(self.embedded(batch), batch)
+    }
+
+    /// Hidden states `[n, d]` from what the first block reads, on the tape when either that or the parameters are.
+    fn hidden_from(&self, embedded_nd: Tensor<2>, batch: &Packed) -> Tensor<2> {
         let blocks = 0..self.n_blocks();
-        self.normed(blocks.fold(self.embedded(batch), |x_nd, i| self.block(i, x_nd, batch)))
+        self.normed(blocks.fold(embedded_nd, |x_nd, i| self.block(i, x_nd, batch)))
     }
 }
 

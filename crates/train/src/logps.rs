@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use sluice_lm::causal::CausalLm;
 use sluice_lm::packed::Packed;
+use sluice_lm::stack::Stack;
 
 use crate::batch::{Sequence, TokenPair};
 use crate::order::{by_length, micro_batches};
@@ -44,9 +45,26 @@ impl Predictions {
         predictions
     }
 
-    /// Log-prob sums `[s]` of `n_sequences`, nats, from hidden states, on the tape when they are.
-    pub fn sums<M: CausalLm>(&self, model: &M, hidden_nd: Tensor<2>, n_sequences: usize) -> Tensor<1> {
-        let logps_m = model.token_logps(hidden_nd, &self.rows, &self.targets);
+    /// Those that belong to some of the sequences.
+    pub fn only(&self, is_wanted: impl Fn(usize) -> bool) -> Self {
+        let mut wanted = Self::default();
+        for ((row, target), owner) in self.rows.iter().zip(&self.targets).zip(&self.owners) {
+            if is_wanted(*owner) {
+                wanted.rows.push(*row);
+                wanted.targets.push(*target);
+                wanted.owners.push(*owner);
+            }
+        }
+        wanted
+    }
+
+    /// Log-probabilities `[m]`, nats, from hidden states, off the tape.
+    pub fn logps<M: Stack>(&self, model: &M, hidden_nd: Tensor<2>) -> Tensor<1> {
+        model.vocabulary_head().token_logps(hidden_nd, &self.rows, &self.targets)
+    }
+
+    /// Sums `[s]` of log-probabilities over each of `n_sequences`, on the tape when they are.
+    pub fn sums(&self, logps_m: Tensor<1>, n_sequences: usize) -> Tensor<1> {
         let owners: Vec<i64> = self.owners.iter().map(|&owner| owner as i64).collect();
         let (device, n_predictions) = (logps_m.device(), owners.len());
         let owners_m = Tensor::<1, Int>::from_data(TensorData::new(owners, [n_predictions]), &device);
@@ -54,10 +72,11 @@ impl Predictions {
     }
 }
 
-/// Log-prob sums `[s]` over each response, nats, on the tape when the model is. Each response has a predicted token.
-pub fn sequence_logps<M: CausalLm>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
-    let hidden_nd = model.hidden(&Packed::new(sequences));
-    Predictions::new(sequences).sums(model, hidden_nd, sequences.len())
+/// Log-prob sums `[s]` over each response, nats, off the tape. Each response has a predicted token.
+pub fn sequence_logps<M: Stack>(model: &M, sequences: &[&Sequence]) -> Tensor<1> {
+    let predictions = Predictions::new(sequences);
+    let logps_m = predictions.logps(model, model.hidden(&Packed::new(sequences)));
+    predictions.sums(logps_m, sequences.len())
 }
 
 /// Told the rows of a batch, and of each the log-prob sums of its sequences.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use sluice_lm::kernel::{AdamWSpec, SplitWeight, adamw, adamw_split};
 use sluice_lm::params::{ParamMut, Parameters, held};
 use sluice_lm::precision::Precision;
+use sluice_lm::vocabulary::Table;
 
 /// AdamW, Loshchilov and Hutter 2019, arXiv 1711.05101: Adam with decay applied to the weights, scaled by the rate, on
 /// every parameter. Bias correction as in PyTorch.
@@ -175,7 +176,7 @@ impl Optimizer {
         let weight_n = weight.extract().reshape([-1]);
         let spec = AdamWSpec { seed: chance_seed(name, spec.step), ..spec };
         let Moments { first_n, second_n } = self.state.moments.remove(name).unwrap_or_else(|| {
-            let zeros = || self.keeping.moments.hold(grad_n.zeros_like());
+            let zeros = || Tensor::zeros(grad_n.dims(), (&grad_n.device(), self.keeping.moments.dtype()));
             Moments { first_n: zeros(), second_n: zeros() }
         });
         let (weight_n, first_n, second_n) = match (self.keeping.master, self.state.rests.remove(name)) {
@@ -246,23 +247,21 @@ impl GradientSum {
                 }
             };
             let Some(grad_n) = grad_n.map(|grad_n| Precision::F32.hold(grad_n)) else { return };
-            self.put(name.to_owned(), grad_n);
+            let total_n = match self.by_name.remove(name) {
+                Some(total_n) => total_n + grad_n,
+                None => grad_n,
+            };
+            self.by_name.insert(name.to_owned(), total_n);
         });
     }
 
-    /// Adds another sum.
-    pub fn join(&mut self, other: Self) {
-        for (name, grad_n) in other.by_name {
-            self.put(name, grad_n);
-        }
-    }
-
-    fn put(&mut self, name: String, grad_n: Tensor<1>) {
-        let total_n = match self.by_name.remove(&name) {
-            Some(total_n) => total_n + grad_n,
-            None => grad_n,
+    /// The sum of a table's gradients, for what adds to it by itself: see [`Table`].
+    pub fn of_table(&mut self, table: Table<'_>) -> &mut Tensor<1> {
+        let zeros = || {
+            let [w, d] = table.weight_wd.dims();
+            Tensor::zeros([w * d], (&table.weight_wd.device(), Precision::F32.dtype()))
         };
-        self.by_name.insert(name, total_n);
+        self.by_name.entry(table.name.to_owned()).or_insert_with(zeros)
     }
 
     /// Root of the sum of squares over all gradients.
@@ -278,6 +277,9 @@ impl GradientSum {
 
 /// Elements whose squares are summed together.
 const BLOCK: usize = 32_768;
+
+/// Elements whose squares a device makes at one time.
+const PART: usize = 2048 * BLOCK;
 
 /// Sum of squares: of fixed blocks, so that it depends neither on threads nor on length, and of their sums in f64.
 fn square_sum(grad_n: &mut Tensor<1>) -> f64 {
@@ -295,12 +297,14 @@ fn square_sum(grad_n: &mut Tensor<1>) -> f64 {
 }
 
 /// The same with blocks summed in f32 where the gradient lies, along a dimension: a sum over all of a tensor is one of
-/// atomic additions there, whose order nobody knows.
+/// atomic additions there, whose order nobody knows. Squares may exist, so that they are made of a part at a time.
 fn square_sum_on_device(grad_n: &Tensor<1>) -> f64 {
     let [n] = grad_n.dims();
     let n_whole = n / BLOCK * BLOCK;
-    let parts = [(0, n_whole, BLOCK), (n_whole, n - n_whole, n - n_whole)];
-    let sums = parts.into_iter().filter(|(_, n_elements, _)| *n_elements > 0).map(|(start, n_elements, block)| {
+    let starts = (0..n_whole).step_by(PART);
+    let parts =
+        starts.map(|start| (start, PART.min(n_whole - start), BLOCK)).chain([(n_whole, n - n_whole, n - n_whole)]);
+    let sums = parts.filter(|(_, n_elements, _)| *n_elements > 0).map(|(start, n_elements, block)| {
         let rows = grad_n.clone().narrow(0, start, n_elements).reshape([n_elements / block, block]);
         rows.square().sum_dim(1).into_data().iter::<f64>().sum::<f64>()
     });

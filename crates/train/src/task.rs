@@ -1,10 +1,10 @@
 //! What a model can be trained on: rows, and the part of a batch's loss that some of them carry.
 //!
 //! Owns the trait between the trainer's loop and the losses. A batch may be cut into micro-batches anywhere: the parts
-//! sum to the loss of the whole batch. What a task computes begins at the hidden states: how these come about is the
-//! trainer's choice.
+//! sum to the loss of the whole batch. What a task computes begins at the hidden states and at the log-probabilities that it
+//! asks for: how these come about, and where their gradients go, is the trainer's choice.
 //!
-//! n tokens, d hidden size
+//! n tokens, d hidden size, m predicted tokens
 
 mod pairs;
 mod reference;
@@ -20,6 +20,7 @@ pub use reference::{Mismatched, ReferenceLogps, ReferenceQuestions, reference_lo
 pub use reward::{RewardRow, RewardTask, RewardTotals, RewardWeights};
 pub use sft::SftTask;
 
+use crate::logps::Predictions;
 use crate::metrics::PairTally;
 
 /// Rows with a loss over models M.
@@ -33,7 +34,7 @@ pub trait Task<M> {
     /// Tokens that a row puts into a micro-batch.
     fn n_tokens(&self, row: usize) -> usize;
 
-    /// Whether a parameter, by its published name, is trained.
+    /// Whether a parameter, by its published name, is trained. Those of the vocabulary always are.
     fn trains(&self, _parameter: &str) -> bool {
         true
     }
@@ -44,9 +45,21 @@ pub trait Task<M> {
     /// What the model reads for these rows.
     fn batch(&self, rows: &[usize]) -> Packed;
 
-    /// The part of the batch's loss that `rows` carry, from the hidden states of [`Task::batch`]; `model` and they are on
-    /// the tape.
-    fn share(&self, model: &M, hidden_nd: Tensor<2>, rows: &[usize], totals: &Self::Totals) -> Share;
+    /// What of that is predicted, and from where.
+    fn predictions(&self, rows: &[usize]) -> Predictions;
+
+    /// The part of the batch's loss that `rows` carry, from what was read of [`Task::batch`]; `model` is on the tape, and so
+    /// is that.
+    fn share(&self, model: &M, read: Read<'_>, rows: &[usize], totals: &Self::Totals) -> Share;
+}
+
+/// What a model made of the tokens of a micro-batch.
+#[derive(Clone, Debug)]
+pub struct Read<'a> {
+    pub hidden_nd: Tensor<2>,
+    pub predictions: &'a Predictions,
+    /// Log-probabilities of these predictions, nats, in f32.
+    pub logps_m: Tensor<1>,
 }
 
 /// A part of a batch's loss.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use sluice_lm::kernel::{
     Activation, AdamWSpec, AttentionSpec, CachedSegment, LayerCache, RmsNormSpec, Rope, adamw, glu, next_logits,
-    product, rms_norm, self_attention, token_logps,
+    product, rms_norm, self_attention, token_logps, token_logps_gradient,
 };
 use sluice_lm::packed::Segment;
 use sluice_lm::precision::{Placement, Precision};
@@ -128,10 +128,24 @@ fn rows(subject: &Subject, shapes: Shapes) -> Vec<Finding> {
 fn head(subject: &Subject, shapes: Shapes) -> Vec<Finding> {
     let (n, hidden, vocabulary) = (shapes.n_tokens(), shapes.hidden, shapes.vocabulary);
     let targets: Vec<u32> = (0..n).map(|row| (row * 37 % vocabulary) as u32).collect();
-    compare(subject, "token log-probabilities", [[n, hidden], [vocabulary, hidden]], |[x, table]| {
+    let what = "token log-probabilities";
+    let shapes = [[n, hidden], [vocabulary, hidden]];
+    let (drawn, weights) = (drawn(what, shapes), drawn("gradient", [[n, 1]]));
+    let run = |placement: &Placement| {
         // The largest logits stay where a soft cap of 30 bends them.
-        token_logps(x.mul_scalar(0.2), table, &targets, Some(30.0)).unsqueeze_dim(1)
-    })
+        let [x, table] = put(&drawn, shapes, placement);
+        let x = x.mul_scalar(0.2);
+        let logps = token_logps(x.clone(), table.clone(), &targets, Some(30.0));
+        let [grad_m1] = put(&weights, [[n, 1]], &Placement::from(&placement.device));
+        let mut sum_n = Tensor::zeros([vocabulary * hidden], (&placement.device, Precision::F32.dtype()));
+        let dx = token_logps_gradient(x, table, grad_m1.squeeze_dim(1), &targets, Some(30.0), &mut sum_n);
+        [values(logps), values(dx), values(sum_n)]
+    };
+    let (ours, want) = (run(&subject.placement), run(&Placement::from(&Device::flex())));
+    let parts = ["output", "gradient 0", "gradient 1"].into_iter().zip(ours.iter().zip(&want));
+    parts
+        .map(|(part, (ours, want))| Finding::new(format!("{what}, {part}"), relative(ours, want), tolerance(subject)))
+        .collect()
 }
 
 /// A prompt is read into one slot and copied to another; both go on, one by several tokens, and then each by single ones.

@@ -25,7 +25,7 @@ use sluice_train::objective::{Dpo, DpoLoss, MarginLoss, Objective, Simpo};
 use sluice_train::optimizer::{AdamW, GradientSum, Keeping, Master};
 use sluice_train::order::Order;
 use sluice_train::schedule::{Decay, Schedule};
-use sluice_train::task::{PairTask, Task, reference_logps};
+use sluice_train::task::{PairTask, Read, Task, reference_logps};
 use sluice_train::trainer::{Hooks, Recipe, TrainError, Trainer};
 
 use crate::CheckError;
@@ -122,7 +122,10 @@ pub fn batch(subject: &Subject, fixtures: &Fixtures) -> Result<Vec<Finding>, Che
     for row in 0..pairs.len() {
         let totals = task.totals(&model, &[row]);
         let hidden_nd = model.hidden(&Task::<CausalModel>::batch(&task, &[row]));
-        losses.extend(values(task.share(&model, hidden_nd, &[row], &totals).loss));
+        let predictions = Task::<CausalModel>::predictions(&task, &[row]);
+        let logps_m = predictions.logps(&model, hidden_nd.clone());
+        let read = Read { hidden_nd, predictions: &predictions, logps_m };
+        losses.extend(values(task.share(&model, read, &[row], &totals).loss));
     }
     let expected_losses: Vec<f32> = rows.iter().map(|row| row.loss as f32).collect();
     let arithmetic = subject.arithmetic;

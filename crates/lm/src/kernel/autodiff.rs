@@ -71,24 +71,6 @@ impl<B: Backend + Kernels> Backward<B, 2> for GluStep {
     }
 }
 
-#[derive(Debug)]
-struct TokenLogpsStep;
-
-impl<B: Backend + Kernels> Backward<B, 2> for TokenLogpsStep {
-    type State = (FloatTensor<B>, FloatTensor<B>, Arc<[u32]>, Option<f32>);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = grads.consume::<B>(&ops.node);
-        let (hidden, table, targets, softcap) = ops.state;
-        let (dhidden, dtable) = B::token_logps_backward(hidden, table, grad, targets, softcap);
-        for (parent, grad) in ops.parents.into_iter().zip([dhidden, dtable]) {
-            if let Some(node) = parent {
-                grads.register::<B>(node.id, grad);
-            }
-        }
-    }
-}
-
 impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, spec: RmsNormSpec) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
@@ -125,20 +107,6 @@ impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         }
     }
 
-    fn token_logps(
-        hidden: FloatTensor<Self>,
-        table: FloatTensor<Self>,
-        targets: Arc<[u32]>,
-        softcap: Option<f32>,
-    ) -> FloatTensor<Self> {
-        let ((hidden, hidden_node), (table, table_node)) = (hidden.into_parts(), table.into_parts());
-        let out = B::token_logps(hidden.clone(), table.clone(), targets.clone(), softcap);
-        match TokenLogpsStep.prepare::<C>([hidden_node, table_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((hidden, table, targets, softcap), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
-    }
-
     fn rms_norm_backward(
         _x: FloatTensor<Self>,
         _weight: FloatTensor<Self>,
@@ -165,16 +133,6 @@ impl<B: Backend + Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {
         _up: FloatTensor<Self>,
         _grad: FloatTensor<Self>,
         _activation: Activation,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("{NO_SECOND_ORDER}")
-    }
-
-    fn token_logps_backward(
-        _hidden: FloatTensor<Self>,
-        _table: FloatTensor<Self>,
-        _grad: FloatTensor<Self>,
-        _targets: Arc<[u32]>,
-        _softcap: Option<f32>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         unreachable!("{NO_SECOND_ORDER}")
     }

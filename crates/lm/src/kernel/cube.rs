@@ -75,21 +75,6 @@ impl Kernels for Cube {
     fn glu_backward(gate: GpuTensor, up: GpuTensor, grad: GpuTensor, activation: Activation) -> (GpuTensor, GpuTensor) {
         Self::gated_backward(gate, up, grad, activation)
     }
-
-    fn token_logps(hidden: GpuTensor, table: GpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> GpuTensor {
-        lower(vocabulary::forward(lift(hidden), lift(table), &targets, softcap))
-    }
-
-    fn token_logps_backward(
-        hidden: GpuTensor,
-        table: GpuTensor,
-        grad: GpuTensor,
-        targets: Arc<[u32]>,
-        softcap: Option<f32>,
-    ) -> (GpuTensor, GpuTensor) {
-        let (dhidden, dtable) = vocabulary::backward(lift(hidden), lift(table), lift(grad), &targets, softcap);
-        (lower(dhidden), lower(dtable))
-    }
 }
 
 impl PlainKernels for Cube {
@@ -122,6 +107,22 @@ impl PlainKernels for Cube {
     /// In f32, in which the product is summed: nothing is gained by rounding before a draw.
     fn next_logits(hidden: GpuTensor, head: GpuTensor, softcap: Option<f32>) -> GpuTensor {
         lower(plain::softcap(product(lift::<2>(hidden), lift(head)), softcap, Precision::F32))
+    }
+
+    fn token_logps(hidden: GpuTensor, table: GpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> GpuTensor {
+        lower(vocabulary::forward(lift(hidden), lift(table), &targets, softcap))
+    }
+
+    fn token_logps_gradient(
+        hidden: GpuTensor,
+        table: GpuTensor,
+        grad: GpuTensor,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+        sum: GpuTensor,
+    ) -> (GpuTensor, GpuTensor) {
+        let (dhidden, sum) = vocabulary::backward(lift(hidden), lift(table), lift(grad), &targets, softcap, lift(sum));
+        (lower(dhidden), lower(sum))
     }
 
     fn adamw(

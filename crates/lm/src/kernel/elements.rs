@@ -248,7 +248,7 @@ impl Elements for CubeBackend {
 }
 
 /// The tensor in row order, in a place that nobody else reads.
-fn owned(tensor: CubeTensor) -> CubeTensor {
+pub(super) fn owned(tensor: CubeTensor) -> CubeTensor {
     let tensor = into_contiguous(tensor);
     if tensor.can_mut() { tensor } else { tensor.copy() }
 }
@@ -264,7 +264,7 @@ fn wide(tensor: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
 }
 
 /// As many units as a tensor has elements.
-fn one_each(tensor: &CubeTensor) -> (CubeCount, CubeDim) {
+pub(super) fn one_each(tensor: &CubeTensor) -> (CubeCount, CubeDim) {
     let n = tensor.shape().num_elements();
     let dim = CubeDim::new(&tensor.client, n);
     (cubecl::calculate_cube_count_elemwise(&tensor.client, n, dim), dim)

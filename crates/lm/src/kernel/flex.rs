@@ -18,6 +18,7 @@ use burn::tensor::{DType, Shape, Slice, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::math::{self, vectorized};
+use super::sums::product_added;
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
     adamw, attention, glu, half, head, norm, plain,
@@ -151,51 +152,6 @@ impl Kernels for Flex {
         let (dgate, dup) = glu::backward(elements(&gate), elements(&up), elements(&grad), activation);
         (wrap(dgate, gate.shape()), wrap(dup, up.shape()))
     }
-
-    fn token_logps(hidden: CpuTensor, table: CpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> CpuTensor {
-        if is_half(&hidden) {
-            return lower(plain::token_logps_by_chunks(lift(hidden), lift(table), &targets, softcap));
-        }
-        let mut out = Vec::with_capacity(targets.len());
-        for range in head::chunks(targets.len(), table.shape()[0]) {
-            let mut logits = Flex::float_matmul(rows(&hidden, range.clone()), transpose(&table));
-            out.extend(head::logps(logits.storage_mut::<f32>(), &targets[range], softcap));
-        }
-        let n = out.len();
-        wrap(out, Shape::from([n]))
-    }
-
-    fn token_logps_backward(
-        hidden: CpuTensor,
-        table: CpuTensor,
-        grad: CpuTensor,
-        targets: Arc<[u32]>,
-        softcap: Option<f32>,
-    ) -> (CpuTensor, CpuTensor) {
-        if is_half(&hidden) {
-            let (dhidden, dtable) =
-                plain::token_logps_gradient(lift(hidden), lift(table), lift(grad), &targets, softcap);
-            return (lower(dhidden), lower(dtable));
-        }
-        let grad = contiguous(grad);
-        let mut dhidden = Vec::with_capacity(hidden.shape().num_elements());
-        let mut dtable: Option<CpuTensor> = None;
-        for range in head::chunks(targets.len(), table.shape()[0]) {
-            let hidden = rows(&hidden, range.clone());
-            let mut logits = Flex::float_matmul(hidden.clone(), transpose(&table));
-            let grad = &elements(&grad)[range.clone()];
-            head::logits_gradient(logits.storage_mut::<f32>(), &targets[range], grad, softcap);
-            let dchunk = Flex::float_matmul(logits.clone(), table.clone());
-            dhidden.extend_from_slice(elements(&dchunk));
-            let contribution = Flex::float_matmul(transpose(&logits), hidden);
-            dtable = Some(match dtable {
-                Some(sum) => Flex::float_add(sum, contribution),
-                None => contribution,
-            });
-        }
-        let dtable = dtable.unwrap_or_else(|| wrap(vec![0.0; table.shape().num_elements()], table.shape()));
-        (wrap(dhidden, hidden.shape()), dtable)
-    }
 }
 
 impl PlainKernels for Flex {
@@ -262,6 +218,47 @@ impl PlainKernels for Flex {
             logits.storage_mut::<f32>().par_chunks_mut(16_384).for_each(block);
         }
         logits
+    }
+
+    fn token_logps(hidden: CpuTensor, table: CpuTensor, targets: Arc<[u32]>, softcap: Option<f32>) -> CpuTensor {
+        if is_half(&hidden) {
+            return lower(plain::token_logps_by_chunks(lift(hidden), lift(table), &targets, softcap));
+        }
+        let mut out = Vec::with_capacity(targets.len());
+        for range in head::chunks(targets.len(), table.shape()[0]) {
+            let mut logits = Flex::float_matmul(rows(&hidden, range.clone()), transpose(&table));
+            out.extend(head::logps(logits.storage_mut::<f32>(), &targets[range], softcap));
+        }
+        let n = out.len();
+        wrap(out, Shape::from([n]))
+    }
+
+    fn token_logps_gradient(
+        hidden: CpuTensor,
+        table: CpuTensor,
+        grad: CpuTensor,
+        targets: Arc<[u32]>,
+        softcap: Option<f32>,
+        sum: CpuTensor,
+    ) -> (CpuTensor, CpuTensor) {
+        if is_half(&hidden) {
+            let (hidden, table, grad) = (lift(hidden), lift(table), lift(grad));
+            let (dhidden, sum) = plain::token_logps_gradient(hidden, table, grad, &targets, softcap, lift(sum));
+            return (lower(dhidden), lower(sum));
+        }
+        let grad = contiguous(grad);
+        let mut dhidden = Vec::with_capacity(hidden.shape().num_elements());
+        let mut sum_n = lift::<1>(sum);
+        for range in head::chunks(targets.len(), table.shape()[0]) {
+            let hidden = rows(&hidden, range.clone());
+            let mut logits = Flex::float_matmul(hidden.clone(), transpose(&table));
+            let grad = &elements(&grad)[range.clone()];
+            head::logits_gradient(logits.storage_mut::<f32>(), &targets[range], grad, softcap);
+            let dchunk = Flex::float_matmul(logits.clone(), table.clone());
+            dhidden.extend_from_slice(elements(&dchunk));
+            sum_n = product_added(sum_n, &[lift(logits)], &lift(hidden), Tensor::matmul);
+        }
+        (wrap(dhidden, hidden.shape()), lower(sum_n))
     }
 
     fn adamw(

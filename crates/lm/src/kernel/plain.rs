@@ -16,6 +16,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use super::AdamWSpec;
 use super::attention::{AttentionSpec, CacheLayout, CachedSegment, SlotCopy};
 use super::head::chunks;
+use super::sums::product_added;
 use super::{Activation, RmsNormSpec, product};
 use crate::packed::Segment;
 use crate::precision::Precision;
@@ -60,8 +61,13 @@ pub fn softcap<const D: usize>(wide: Tensor<D>, cap: Option<f32>, held: Precisio
 
 /// Log-probabilities `[m]` in nats, f32, of `targets` under `softcap(hidden · tableᵀ)`. The logits exist whole.
 pub fn token_logps(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], cap: Option<f32>) -> Tensor<1> {
-    let (held, device) = (Precision::of(&hidden_md), hidden_md.device());
-    let logits_mw = softcap(wide(product(hidden_md, &table_wd.transpose())), cap, held);
+    logps(product(hidden_md, &table_wd.transpose()), targets, cap)
+}
+
+/// The same from raw logits.
+fn logps(logits_mw: Tensor<2>, targets: &[u32], cap: Option<f32>) -> Tensor<1> {
+    let (held, device) = (Precision::of(&logits_mw), logits_mw.device());
+    let logits_mw = softcap(wide(logits_mw), cap, held);
     let targets_m: Vec<i64> = targets.iter().map(|id| i64::from(*id)).collect();
     let targets_m1 = Tensor::<2, Int>::from_data(TensorData::new(targets_m, [targets.len(), 1]), &device);
     log_softmax(logits_mw, 1).gather(1, targets_m1).squeeze_dim(1)
@@ -82,34 +88,31 @@ pub fn token_logps_by_chunks(
     joined(parts.collect(), &hidden_md.device())
 }
 
-/// The gradients of [`token_logps_by_chunks`] with respect to hidden states and table, from that of the log-probabilities.
+/// The gradient of the hidden states under [`token_logps_by_chunks`], from that of the log-probabilities, and the flat sum
+/// with that of the table added, which is not rounded before.
 pub fn token_logps_gradient(
     hidden_md: Tensor<2>,
     table_wd: Tensor<2>,
     grad_m: Tensor<1>,
     targets: &[u32],
     cap: Option<f32>,
-) -> (Tensor<2>, Tensor<2>) {
-    let held = Precision::of(&table_wd);
+    mut sum_n: Tensor<1>,
+) -> (Tensor<2>, Tensor<1>) {
     let [n_vocabulary, _] = table_wd.dims();
     let mut hidden_parts = Vec::new();
-    let mut table_sum: Option<Tensor<2>> = None;
     for rows in chunks(targets.len(), n_vocabulary) {
         let (start, n_rows) = (rows.start, rows.len());
-        let inputs = [hidden_md.clone().narrow(0, start, n_rows), table_wd.clone()];
-        let [dhidden, dtable] = gradients(inputs, grad_m.clone().narrow(0, start, n_rows), |[hidden, table]| {
-            token_logps(hidden, table, &targets[rows.clone()], cap)
+        let hidden_md = hidden_md.clone().narrow(0, start, n_rows);
+        let logits_mw = product(hidden_md.clone(), &table_wd.clone().transpose());
+        let [dlogits_mw] = gradients([logits_mw], grad_m.clone().narrow(0, start, n_rows), |[logits_mw]| {
+            logps(logits_mw, &targets[rows.clone()], cap)
         });
-        hidden_parts.push(dhidden);
-        // Chunks are summed in f32 whatever the table is held in.
-        table_sum = Some(match table_sum {
-            Some(sum) => sum + wide(dtable),
-            None => wide(dtable),
-        });
+        hidden_parts.push(product(dlogits_mw.clone(), &table_wd));
+        sum_n = product_added(sum_n, &[dlogits_mw], &hidden_md, |lhs, rhs| wide(lhs).matmul(wide(rhs)));
     }
-    match table_sum {
-        Some(sum) => (Tensor::cat(hidden_parts, 0), held.hold(sum)),
-        None => (hidden_md.zeros_like(), table_wd.zeros_like()),
+    match hidden_parts.is_empty() {
+        true => (hidden_md.zeros_like(), sum_n),
+        false => (Tensor::cat(hidden_parts, 0), sum_n),
     }
 }
 

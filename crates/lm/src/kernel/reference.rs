@@ -73,14 +73,29 @@ fn gated_units_equal_their_definition() {
 #[test]
 fn token_log_probabilities_equal_their_definition() {
     let targets: Vec<u32> = (0..700).map(|i| i * 7 % 50).collect();
+    let inputs = [random("hidden", [700, 8]).inner(), random("table", [50, 8]).inner()];
     for cap in [None, Some(3.0)] {
-        check(
-            &format!("token logps, cap {cap:?}"),
-            [random("hidden", [700, 8]), random("table", [50, 8])],
-            |[hidden, table]| token_logps(hidden, table, &targets, cap),
-            |[hidden, table]| plain::token_logps(hidden, table, &targets, cap.map(|cap| cap as f32)),
-        );
+        let definition =
+            |[hidden, table]: [Tensor<2>; 2]| plain::token_logps(hidden, table, &targets, cap.map(|cap| cap as f32));
+        let [hidden, table] = inputs.clone();
+        let logps = token_logps(hidden, table, &targets, cap);
+        assert_close(&format!("token logps, cap {cap:?}"), &values(logps), &values(definition(inputs.clone())));
+        let want = plain::gradients(inputs.clone(), random::<1>("grad", [700]).inner(), definition);
+        // On top of what other passes have left.
+        let ours = head_gradients(inputs.clone(), &targets, cap, 0.5);
+        assert_close("gradient of hidden states", &ours[0], &values(want[0].clone()));
+        assert_close("gradient of the table", &ours[1], &values(want[1].clone() + 0.5));
     }
+}
+
+/// Of hidden states and table, this one added to a sum that starts with the same number everywhere.
+fn head_gradients([hidden, table]: [Tensor<2>; 2], targets: &[u32], cap: Option<f64>, before: f32) -> [Vec<f32>; 2] {
+    let grad = random::<1>("grad", [targets.len()]).inner();
+    let n = table.dims().iter().product();
+    let mut sum_n = Tensor::from_data(TensorData::new(vec![before; n], [n]), (&Device::flex(), DType::F32));
+    let dhidden = token_logps_gradient(hidden.clone(), table, grad, targets, cap, &mut sum_n);
+    assert_eq!((dhidden.dtype(), sum_n.dtype()), (hidden.dtype(), DType::F32));
+    [values(dhidden), values(sum_n)]
 }
 
 fn specs() -> [AttentionSpec; 3] {
@@ -220,9 +235,21 @@ fn operations_in_bf16_stay_near_those_in_f32() {
     check_half("attention", [random("q", [40, 32]), random("k", [40, 16]), random("v", [40, 16])], |[q, k, v]| {
         self_attention(q, k, v, &segments, &spec)
     });
-    check_half("token logps", [random("hidden", [40, 8]), random("table", [50, 8])], |[hidden, table]| {
-        token_logps(hidden, table, &targets, Some(30.0))
-    });
+    let inputs = [random("hidden", [40, 8]), random("table", [50, 8])].map(|x| Precision::Bf16.round(x.inner()));
+    let head = |held: Precision| {
+        let [hidden, table] = inputs.clone().map(|x| held.hold(x));
+        let logps = token_logps(hidden.clone(), table.clone(), &targets, Some(30.0));
+        let [dhidden, dtable] = head_gradients([hidden, table], &targets, Some(30.0), 0.0);
+        [values(logps), dhidden, dtable]
+    };
+    let (ours, want) = (head(Precision::Bf16), head(Precision::F32));
+    for ((what, tolerance), (ours, want)) in
+        [("logps", 1e-2), ("gradient of hidden states", 2e-2), ("gradient of the table", 2e-2)]
+            .into_iter()
+            .zip(ours.iter().zip(&want))
+    {
+        assert_within(&format!("token {what}"), ours, want, tolerance);
+    }
 }
 
 fn check_half<const N: usize, const D: usize>(
@@ -264,7 +291,8 @@ fn token_log_probabilities_do_not_depend_on_the_chunk() {
     let chunked = plain::token_logps_by_chunks(hidden.clone(), table.clone(), &targets, Some(3.0));
     assert_close("chunked token logps", &values(chunked), &values(whole));
     let grad = random::<1>("grad", [700]).inner();
-    let (dhidden, dtable) = plain::token_logps_gradient(hidden, table, grad.clone(), &targets, Some(3.0));
+    let zeros = Tensor::zeros([50 * 8], &Device::flex());
+    let (dhidden, dtable) = plain::token_logps_gradient(hidden, table, grad.clone(), &targets, Some(3.0), zeros);
     let [want_hidden, want_table] =
         plain::gradients(inputs, grad, |[hidden, table]| plain::token_logps(hidden, table, &targets, Some(3.0)));
     assert_close("chunked gradient of hidden states", &values(dhidden), &values(want_hidden));

@@ -1,8 +1,9 @@
 //! Log-probabilities of tokens, a bounded number of logits at a time, on devices whose products are the backend's own.
 //!
 //! Owns the cutting. A chunk of logits is made in f32 by one product and read by one kernel; for the gradient it is made
-//! again. The gradient of the table costs the reading and writing of a whole table for each product that is added to it, so
-//! several chunks of gradients are laid together for one. Knows nothing of tapes: forward and backward are two functions.
+//! again. What is added to the gradient of the table costs the reading and writing of a whole table, so several chunks of
+//! gradients are kept for it, and laid together a slice of the vocabulary at a time. Knows nothing of tapes: forward and
+//! backward are two functions.
 //!
 //! m picked rows, d hidden size, w vocabulary
 
@@ -12,6 +13,7 @@ use burn::tensor::Tensor;
 
 use super::head::{CHUNKS_TOGETHER, chunks};
 use super::rows::{logps, logps_backward, product};
+use super::sums::product_added;
 use crate::precision::Precision;
 
 /// Log-probabilities `[m]` in nats, f32, of `targets` under `softcap(hidden · tableᵀ)`.
@@ -26,18 +28,19 @@ pub fn forward(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], cap: 
     }
 }
 
-/// The gradients of [`forward`] with respect to hidden states and table, from that of the log-probabilities.
+/// The gradient of the hidden states under [`forward`], from that of the log-probabilities, and the flat sum with that of the
+/// table added.
 pub fn backward(
     hidden_md: Tensor<2>,
     table_wd: Tensor<2>,
     grad_m: Tensor<1>,
     targets: &[u32],
     cap: Option<f32>,
-) -> (Tensor<2>, Tensor<2>) {
+    mut sum_n: Tensor<1>,
+) -> (Tensor<2>, Tensor<1>) {
     let held = Precision::of(&table_wd);
     let chunks: Vec<Range<usize>> = chunks(targets.len(), table_wd.dims()[0]).collect();
     let mut dhidden = Vec::with_capacity(chunks.len());
-    let mut dtable: Option<Tensor<2>> = None;
     for together in chunks.chunks(CHUNKS_TOGETHER) {
         let mut of_logits = Vec::with_capacity(together.len());
         for rows in together {
@@ -47,19 +50,13 @@ pub fn backward(
             dhidden.push(held.hold(product(dlogits_mw.clone(), table_wd.clone())));
             of_logits.push(dlogits_mw);
         }
-        let start = together[0].start;
         let n_rows = together.iter().map(Range::len).sum();
-        let hidden_md = hidden_md.clone().narrow(0, start, n_rows);
-        let part = product(Tensor::cat(of_logits, 0).transpose(), hidden_md);
-        // Summed in f32 whatever the table is held in.
-        dtable = Some(match dtable {
-            Some(sum) => sum + part,
-            None => part,
-        });
+        let hidden_md = hidden_md.clone().narrow(0, together[0].start, n_rows);
+        sum_n = product_added(sum_n, &of_logits, &hidden_md, product);
     }
-    match dtable {
-        Some(sum) => (Tensor::cat(dhidden, 0), held.hold(sum)),
-        None => (hidden_md.zeros_like(), table_wd.zeros_like()),
+    match dhidden.is_empty() {
+        true => (hidden_md.zeros_like(), sum_n),
+        false => (Tensor::cat(dhidden, 0), sum_n),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::tree::{Node, Value};
 pub use objective::Objective;
 
 /// Raised when equal inputs and parameters would give another checkpoint.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 pub const PRODUCTS: &[Product] = &[Product::Checkpoint, Product::Table(TableKind::Steps)];
 
 /// Which way a figure of the last steps is better. Losses and margins of different objectives, or of one with different

@@ -2,15 +2,14 @@
 //!
 //! Chosen and rejected of a pair are always in one micro-batch.
 //!
-//! n tokens, d hidden size, b pairs
+//! b pairs
 
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Tensor;
 use sluice_lm::causal::CausalLm;
 use sluice_lm::packed::Packed;
 
-use super::{Mismatched, ReferenceLogps, Share, Task, TaskError};
+use super::{Mismatched, Read, ReferenceLogps, Share, Task, TaskError};
 use crate::batch::{Sequence, TokenPair};
 use crate::logps::{Predictions, all_sequence_logps, floats};
 use crate::metrics::PairTally;
@@ -127,11 +126,14 @@ impl<M: CausalLm> Task<M> for PairTask<'_> {
         Packed::new(&self.sequences(rows).into_iter().map(|(_, sequence)| sequence).collect::<Vec<_>>())
     }
 
-    fn share(&self, model: &M, hidden_nd: Tensor<2>, rows: &[usize], totals: &PairTotals) -> Share {
-        let packed = <Self as Task<M>>::batch(self, rows);
-        let predictions = Predictions::of_packed(self.sequences(rows), &packed);
+    fn predictions(&self, rows: &[usize]) -> Predictions {
+        Predictions::of_packed(self.sequences(rows), &<Self as Task<M>>::batch(self, rows))
+    }
+
+    fn share(&self, _model: &M, read: Read<'_>, rows: &[usize], totals: &PairTotals) -> Share {
+        let Read { hidden_nd: _, predictions, logps_m } = read;
         let facts: Vec<PairFacts> = rows.iter().map(|&row| self.facts[row]).collect();
-        let sums = predictions.sums(model, hidden_nd, 2 * rows.len());
+        let sums = predictions.sums(logps_m, 2 * rows.len());
         let (chosen_sums_b, rejected_sums_b) =
             (sums.clone().slice(0..rows.len()), sums.slice(rows.len()..2 * rows.len()));
         let stats = PairStats::new(chosen_sums_b, rejected_sums_b, &facts, totals.kl);

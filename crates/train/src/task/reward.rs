@@ -7,11 +7,10 @@
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::Serialize;
-use sluice_lm::causal::CausalLm;
 use sluice_lm::packed::Packed;
 use sluice_lm::reward::{ArmoRm, HeadDtype};
 
-use super::{Share, Task, TaskError};
+use super::{Read, Share, Task, TaskError};
 use crate::batch::Sequence;
 use crate::logps::{Predictions, floats};
 use crate::metrics::PairTally;
@@ -147,24 +146,32 @@ impl Task<ArmoRm> for RewardTask<'_> {
         Packed::new(&self.rows(groups).map(|row| &row.sequence).collect::<Vec<_>>())
     }
 
-    fn share(&self, model: &ArmoRm, hidden_nd: Tensor<2>, groups: &[usize], totals: &RewardTotals) -> Share {
+    /// The tokens of right answers; without their part of the loss, none.
+    fn predictions(&self, groups: &[usize]) -> Predictions {
+        if self.weights.lm == 0.0 {
+            return Predictions::default();
+        }
         let rows: Vec<&RewardRow> = self.rows(groups).collect();
-        let sequences: Vec<&Sequence> = rows.iter().map(|row| &row.sequence).collect();
-        let batch = Packed::new(&sequences);
+        of_answers(&rows).only(|owner| is_right(rows[owner]))
+    }
+
+    fn share(&self, model: &ArmoRm, read: Read<'_>, groups: &[usize], totals: &RewardTotals) -> Share {
+        let Read { hidden_nd, predictions: of_right, logps_m } = read;
+        let rows: Vec<&RewardRow> = self.rows(groups).collect();
+        let batch = <Self as Task<ArmoRm>>::batch(self, groups);
         let (Ok(reward_rows), Ok(gate_rows)) = (model.reward_rows(&batch), model.gate_rows(&batch)) else {
             unreachable!("every row was read when the task was made");
         };
-        let predictions = Predictions::new(&sequences);
         let output = model.head(hidden_nd.clone(), &reward_rows, &gate_rows, HeadDtype::F32);
 
-        let mut loss = self.correctness_part(model, hidden_nd.clone(), &rows, &predictions, totals)
+        let mut loss = self.correctness_part(model, hidden_nd, &rows, &of_answers(&rows), totals)
             + self.objectives_part(output.rewards, &rows, totals);
         let (preference, tally) = self.preference_part(output.score, &rows, totals);
         if let Some(preference) = preference {
             loss = loss + preference;
         }
-        if let Some(lm) = self.lm_part(model, hidden_nd, &rows, &predictions, totals) {
-            loss = loss + lm;
+        if !of_right.rows.is_empty() {
+            loss = loss - logps_m.sum() * (self.weights.lm / totals.n_right_tokens as f64);
         }
         Share { loss, tally }
     }
@@ -223,26 +230,11 @@ impl RewardTask<'_> {
         let loss = -log_sigmoid(right_c - wrong_c).sum() * (self.weights.preference / totals.n_pairs as f64);
         (Some(loss), tally)
     }
+}
 
-    /// Cross entropy of the tokens of right answers, where there are any.
-    fn lm_part(
-        &self,
-        model: &ArmoRm,
-        hidden_nd: Tensor<2>,
-        rows: &[&RewardRow],
-        predictions: &Predictions,
-        totals: &RewardTotals,
-    ) -> Option<Tensor<1>> {
-        let of_right = |i: &usize| is_right(rows[predictions.owners[*i]]);
-        let places: Vec<usize> = (0..predictions.rows.len()).filter(of_right).collect();
-        if places.is_empty() || self.weights.lm == 0.0 {
-            return None;
-        }
-        let from: Vec<usize> = places.iter().map(|&i| predictions.rows[i]).collect();
-        let targets: Vec<u32> = places.iter().map(|&i| predictions.targets[i]).collect();
-        let logps_m = model.body().token_logps(hidden_nd, &from, &targets);
-        Some(-logps_m.sum() * (self.weights.lm / totals.n_right_tokens as f64))
-    }
+/// What is predicted of answers that are packed one after the other.
+fn of_answers(rows: &[&RewardRow]) -> Predictions {
+    Predictions::new(&rows.iter().map(|row| &row.sequence).collect::<Vec<_>>())
 }
 
 /// The entries of a tensor at `places` of its first dimension.

@@ -1,10 +1,9 @@
 //! Supervised fine-tuning: cross entropy of responses.
 
-use burn::tensor::Tensor;
 use sluice_lm::causal::CausalLm;
 use sluice_lm::packed::Packed;
 
-use super::{Share, Task, TaskError};
+use super::{Read, Share, Task, TaskError};
 use crate::batch::Sequence;
 use crate::logps::Predictions;
 use crate::metrics::PairTally;
@@ -51,9 +50,12 @@ impl<M: CausalLm> Task<M> for SftTask<'_> {
         Packed::new(&self.sequences(rows))
     }
 
-    fn share(&self, model: &M, hidden_nd: Tensor<2>, rows: &[usize], n_predicted: &usize) -> Share {
-        let Predictions { rows: from, targets, owners: _ } = Predictions::new(&self.sequences(rows));
-        let loss = model.token_logps(hidden_nd, &from, &targets).sum() * (-1.0 / *n_predicted as f64);
+    fn predictions(&self, rows: &[usize]) -> Predictions {
+        Predictions::new(&self.sequences(rows))
+    }
+
+    fn share(&self, _model: &M, read: Read<'_>, _rows: &[usize], n_predicted: &usize) -> Share {
+        let loss = read.logps_m.sum() * (-1.0 / *n_predicted as f64);
         Share { loss, tally: PairTally::default() }
     }
 }
