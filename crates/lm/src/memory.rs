@@ -8,7 +8,7 @@
 
 use crate::config::{Config, Head, ModelConfig};
 use crate::generate::PASS_TOKENS;
-use crate::kernel::{CHUNK_BYTES, MAX_SCORES};
+use crate::kernel::{CHUNK_BYTES, MAX_SCORES, rows_of_slice};
 use crate::precision::Precision;
 
 /// What the program itself takes: its code, its tables, a tokenizer.
@@ -130,7 +130,17 @@ impl Sizes {
 
     /// Parameters of the embedding, the final norm and the vocabulary head.
     fn around_blocks(&self) -> usize {
-        self.vocabulary * self.hidden * if self.is_tied { 1 } else { 2 } + self.hidden
+        self.of_tables() + self.hidden
+    }
+
+    /// Parameters with a row for each token: the embedding, and the vocabulary head where it is another table.
+    pub fn of_tables(&self) -> usize {
+        self.vocabulary * self.hidden * if self.is_tied { 1 } else { 2 }
+    }
+
+    /// Rows of a table whose gradients exist at one time beside their sum.
+    pub fn rows_of_slice(&self) -> usize {
+        rows_of_slice(self.hidden).min(self.vocabulary)
     }
 
     /// Bytes of the logits that exist at one time in a pass over `n_tokens`.
