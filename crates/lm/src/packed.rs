@@ -64,22 +64,15 @@ impl Packed {
         Self { segments: segments.into(), ..packed }
     }
 
-    /// Packs sequences in the order given, each as the continuation of the last one that is whole where both begin with the
-    /// same tokens, `n_least` or more. The last token of a sequence is always its own.
-    pub fn sharing<S: AsRef<[u32]>>(sequences: &[S], n_least: usize) -> Self {
+    /// Packs families one after the other: the first sequence of each whole, the others as its continuations.
+    pub fn families<S: AsRef<[u32]>>(sequences: &[S], families: &[Family]) -> Self {
         let mut packed = Self { ids: Vec::new(), segments: Arc::new([]) };
-        let mut segments: Vec<Segment> = Vec::with_capacity(sequences.len());
-        let mut whole = 0..0;
-        for sequence in sequences {
-            let ids = sequence.as_ref();
-            let (own, of_whole) = (&ids[..ids.len().saturating_sub(1)], &packed.ids[whole.clone()]);
-            let n_common = own.iter().zip(of_whole).take_while(|(a, b)| a == b).count();
-            if n_common >= n_least.max(1) {
-                let prefix = whole.start..whole.start + n_common;
-                segments.push(Segment { rows: packed.append(&ids[n_common..]), prefix });
-            } else {
-                whole = packed.append(ids);
-                segments.push(whole.clone().into());
+        let mut segments = Vec::with_capacity(sequences.len());
+        for Family { members, n_tokens: _ } in families {
+            let start = packed.ids.len();
+            for Member { sequence, n_common } in members {
+                let rows = packed.append(&sequences[*sequence].as_ref()[*n_common..]);
+                segments.push(Segment { rows, prefix: start..start + n_common });
             }
         }
         Self { segments: segments.into(), ..packed }
@@ -112,6 +105,73 @@ impl Packed {
     }
 }
 
+/// Sequences that are packed together since they begin alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Family {
+    pub members: Vec<Member>,
+    /// Of all members, what they have in common counted once.
+    pub n_tokens: usize,
+}
+
+/// A sequence by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub sequence: usize,
+    /// How many of its first tokens are those of the first member, which has none in common with anyone before it.
+    pub n_common: usize,
+}
+
+impl Family {
+    /// Each sequence as a family of its own.
+    pub fn singles<S: AsRef<[u32]>>(sequences: &[S]) -> Vec<Self> {
+        let single = |(sequence, ids): (usize, &S)| Self {
+            members: vec![Member { sequence, n_common: 0 }],
+            n_tokens: ids.as_ref().len(),
+        };
+        sequences.iter().enumerate().map(single).collect()
+    }
+
+    /// Families of sequences that have their first tokens in common, `n_least` or more, and together at most `max_tokens`; a
+    /// longer sequence stands alone. The last token of a sequence is always its own.
+    ///
+    /// What a pair has in common may go on further than what a whole family has, as where a template opens all conversations
+    /// alike: such a pair begins a family of its own if that saves tokens.
+    pub fn alike<S: AsRef<[u32]>>(sequences: &[S], n_least: usize, max_tokens: usize) -> Vec<Self> {
+        let ids = |sequence: usize| sequences[sequence].as_ref();
+        let n_common = |first: usize, other: usize| {
+            let own = &ids(other)[..ids(other).len().saturating_sub(1)];
+            own.iter().zip(ids(first)).take_while(|(a, b)| a == b).count()
+        };
+        // In this order stands beside each other what begins alike.
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        order.sort_by(|a, b| ids(*a).cmp(ids(*b)));
+        let mut families: Vec<Self> = Vec::new();
+        for (at, &sequence) in order.iter().enumerate() {
+            let of_next = order.get(at + 1).map_or(0, |next| n_common(sequence, *next));
+            let joined = families.last_mut().and_then(|family| {
+                let n_common = n_common(family.members[0].sequence, sequence);
+                let n_tokens = family.n_tokens + ids(sequence).len() - n_common;
+                let joins = n_common >= n_least.max(1) && of_next < 2 * n_common && n_tokens <= max_tokens;
+                joins.then_some((family, Member { sequence, n_common }, n_tokens))
+            });
+            match joined {
+                Some((family, member, n_tokens)) => {
+                    family.members.push(member);
+                    family.n_tokens = n_tokens;
+                }
+                None => families
+                    .push(Self { members: vec![Member { sequence, n_common: 0 }], n_tokens: ids(sequence).len() }),
+            }
+        }
+        families
+    }
+
+    /// The numbers of the members.
+    pub fn sequences(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| member.sequence)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,23 +190,55 @@ mod tests {
 
     #[test]
     fn answers_to_one_prompt_have_it_once() {
-        let sequences = [vec![1, 2, 3, 4], vec![1, 2, 3, 5, 6], vec![1, 2, 3], vec![1, 7], vec![1, 7, 8], vec![]];
-        let packed = Packed::sharing(&sequences, 2);
+        let sequences = [vec![1, 7], vec![1, 2, 3, 5, 6], vec![1, 2, 3], vec![1, 2, 3, 4], vec![1, 7, 8], vec![]];
+        let families = Family::alike(&sequences, 2, 100);
+        let packed = Packed::families(&sequences, &families);
         let segment = |rows, prefix| Segment { rows, prefix };
         assert_eq!(
             packed.segments()[..],
             [
-                segment(0..4, 0..0),
+                segment(0..0, 0..0),
+                segment(0..3, 0..0),
+                segment(3..4, 0..3),
                 segment(4..6, 0..3),
-                // Its last token is its own, so that something of it is computed.
-                segment(6..7, 0..2),
                 // One token in common is too little.
-                segment(7..9, 0..0),
-                segment(9..10, 7..9),
-                segment(10..10, 0..0),
+                segment(6..8, 6..6),
+                segment(8..9, 6..8),
             ]
         );
+        let order: Vec<usize> = families.iter().flat_map(Family::sequences).collect();
+        assert_eq!(order, [5, 2, 3, 1, 0, 4]);
         let read: Vec<Vec<u32>> = packed.segments().iter().map(|segment| packed.sequence(segment)).collect();
-        assert_eq!(read, sequences);
+        assert_eq!(read, order.iter().map(|at| sequences[*at].clone()).collect::<Vec<_>>());
+        assert_eq!(families.iter().map(|family| family.n_tokens).collect::<Vec<_>>(), [0, 6, 3]);
+    }
+
+    #[test]
+    fn a_last_token_is_a_sequences_own() {
+        let families = Family::alike(&[[1, 2, 3], [1, 2, 3]], 1, 100);
+        assert_eq!(families.len(), 1);
+        assert_eq!(families[0].members[1], Member { sequence: 1, n_common: 2 });
+    }
+
+    #[test]
+    fn a_family_keeps_its_budget() {
+        let answers: Vec<Vec<u32>> = (0..5).map(|answer| vec![1, 2, 3, 4, 10 + answer, 9]).collect();
+        let sizes = |max_tokens| {
+            let families = Family::alike(&answers, 2, max_tokens);
+            families.iter().map(|family| (family.members.len(), family.n_tokens)).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(100), [(5, 14)]);
+        assert_eq!(sizes(11), [(3, 10), (2, 8)]);
+        assert_eq!(sizes(1), [(1, 6); 5]);
+    }
+
+    /// All begin with 1 to 3; two prompts of five more tokens have two answers each.
+    #[test]
+    fn what_all_begin_with_hides_no_prompt() {
+        let answer = |prompt: u32, answer: u32| [vec![1, 2, 3], vec![prompt; 5], vec![answer, 0]].concat();
+        let sequences = [answer(20, 1), answer(30, 2), answer(20, 3), answer(30, 4)];
+        let families = Family::alike(&sequences, 3, 100);
+        assert_eq!(families.iter().map(|it| it.sequences().collect()).collect::<Vec<Vec<_>>>(), [[0, 2], [1, 3]]);
+        assert_eq!(families[1].n_tokens, 12);
     }
 }

@@ -13,12 +13,15 @@ use crate::checkpoint::CheckpointError;
 use crate::gemma2::Gemma2;
 use crate::llama::Llama;
 use crate::nn::pick;
-use crate::packed::Packed;
+use crate::packed::{Family, Packed};
 use crate::params::{ParamMut, Parameters};
 use crate::precision::Precision;
 use crate::stack::Stack;
 use crate::vocabulary::{Embedding, VocabularyHead};
 use crate::weights::{Loader, values};
+
+/// Tokens in common that are worth a sequence in two pieces.
+pub const SHARED: usize = 32;
 
 /// What a reward model says of one conversation.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,24 +94,34 @@ impl RewardModel {
     /// Scores whole conversations, given as token ids. The batch is what is given: the caller cuts it to size. On the CPU each
     /// is read whole, elsewhere as [`RewardModel::score_sharing`] reads them.
     pub fn score(&self, conversations: &[Vec<u32>], head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
-        if self.device() != Device::flex() {
-            return self.score_sharing(conversations, head);
-        }
-        self.expect_room(conversations)?;
-        self.score_packed(&Packed::new(conversations), head)
+        self.score_families(conversations, &self.families(conversations, usize::MAX), head)
     }
 
     /// Scores whole conversations as [`RewardModel::score`] does, but reads once what some begin with in common, as answers
     /// to one prompt do.
     pub fn score_sharing(&self, conversations: &[Vec<u32>], head: HeadDtype) -> Result<Vec<Reward>, ScoreError> {
-        /// Tokens in common that are worth a sequence in two pieces.
-        const SHARED: usize = 32;
+        self.score_families(conversations, &Family::alike(conversations, SHARED, usize::MAX), head)
+    }
+
+    /// Conversations that [`RewardModel::score`] reads together if they are in one batch, each family in at most
+    /// `max_tokens` tokens.
+    pub fn families(&self, conversations: &[Vec<u32>], max_tokens: usize) -> Vec<Family> {
+        match self.device() == Device::flex() {
+            true => Family::singles(conversations),
+            false => Family::alike(conversations, SHARED, max_tokens),
+        }
+    }
+
+    fn score_families(
+        &self,
+        conversations: &[Vec<u32>],
+        families: &[Family],
+        head: HeadDtype,
+    ) -> Result<Vec<Reward>, ScoreError> {
         self.expect_room(conversations)?;
-        // In this order stands beside each other what begins alike.
-        let mut order: Vec<usize> = (0..conversations.len()).collect();
-        order.sort_by(|a, b| conversations[*a].cmp(&conversations[*b]));
-        let ordered: Vec<&[u32]> = order.iter().map(|at| conversations[*at].as_slice()).collect();
-        let rewards = self.score_packed(&Packed::sharing(&ordered, SHARED), head).map_err(|error| error.of(&order))?;
+        let order: Vec<usize> = families.iter().flat_map(Family::sequences).collect();
+        let batch = Packed::families(conversations, families);
+        let rewards = self.score_packed(&batch, head).map_err(|error| error.of(&order))?;
         let mut found: Vec<(usize, Reward)> = order.into_iter().zip(rewards).collect();
         found.sort_by_key(|(at, _)| *at);
         Ok(found.into_iter().map(|(_, reward)| reward).collect())

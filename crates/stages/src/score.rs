@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
 use sluice_lm::checkpoint::{Checkpoint, CheckpointError};
+use sluice_lm::packed::Family;
 use sluice_lm::reward::{self, Reward, RewardModel, ScoreError};
 use sluice_spec::stage::score::{HeadDtype, Score};
 use sluice_store::{ModelDigest, RowKey};
@@ -177,10 +178,9 @@ pub fn score_in_batches(
     cancel: &AtomicBool,
     on_batch: &mut dyn FnMut(Scored<'_>),
 ) -> Result<Option<Vec<Reward>>, ScoreError> {
-    let lengths: Vec<usize> = conversations.iter().map(Vec::len).collect();
-    let n_tokens = |row: usize| lengths[row];
+    let families = model.families(&conversations, max_tokens);
     let mut rewards: Vec<Option<Reward>> = vec![None; conversations.len()];
-    for rows in micro_batches(&by_length(conversations.len(), &n_tokens), &n_tokens, max_tokens) {
+    for rows in batches(&conversations, &families, max_tokens) {
         if cancel.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -194,6 +194,14 @@ pub fn score_in_batches(
         rows.into_iter().zip(scored).for_each(|(row, reward)| rewards[row] = Some(reward));
     }
     Ok(Some(rewards.into_iter().map(|reward| reward.expect("every row is in one batch")).collect()))
+}
+
+/// The rows of each batch: families by their longest conversation, long ones first, none of them in two batches.
+fn batches(conversations: &[Vec<u32>], families: &[Family], max_tokens: usize) -> Vec<Vec<usize>> {
+    let longest = |family: usize| families[family].sequences().map(|row| conversations[row].len()).max().unwrap_or(0);
+    let n_tokens = |family: usize| families[family].n_tokens;
+    let batches = micro_batches(&by_length(families.len(), &longest), &n_tokens, max_tokens);
+    batches.iter().map(|batch| batch.iter().flat_map(|family| families[*family].sequences()).collect()).collect()
 }
 
 impl Judge {
@@ -331,4 +339,67 @@ fn metrics(conversations: &[Conversation<'_>], rewards: &[Reward]) -> [(&'static
         ("mean_spread", spreads.values().sum::<f64>() / n_prompts),
         ("tied_share", n_tied as f64 / n_prompts),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_lm::packed::Packed;
+    use sluice_lm::reward::SHARED;
+
+    use super::*;
+
+    /// Prompts of 100 to 195 tokens with five answers of 20 to 180 each, their rows mixed.
+    fn conversations() -> (Vec<Vec<u32>>, Vec<u32>) {
+        let rows = (0..200u32).map(|row| {
+            let (prompt, answer) = (row % 40, row / 40);
+            let of_prompt = (0..100 + prompt * 39 % 96).map(|i| 1000 + prompt + i % 7);
+            let of_answer = (0..20 + (prompt * 7 + answer * 37) % 161).map(|i| 10 + answer + i % 3);
+            (of_prompt.chain(of_answer).collect(), prompt)
+        });
+        rows.unzip()
+    }
+
+    /// What is read of batches, as a GPU reads them.
+    fn n_read(conversations: &[Vec<u32>], batches: &[Vec<usize>]) -> usize {
+        let of_batch = |rows: &Vec<usize>| {
+            let batch: Vec<&[u32]> = rows.iter().map(|row| conversations[*row].as_slice()).collect();
+            Packed::families(&batch, &Family::alike(&batch, SHARED, usize::MAX)).n_tokens()
+        };
+        batches.iter().map(of_batch).sum()
+    }
+
+    #[test]
+    fn answers_to_one_prompt_are_read_in_one_batch() {
+        const MAX_TOKENS: usize = 4096;
+        let (conversations, prompts) = conversations();
+        let by_row = batches(&conversations, &Family::singles(&conversations), MAX_TOKENS);
+        let families = Family::alike(&conversations, SHARED, MAX_TOKENS);
+        let by_prompt = batches(&conversations, &families, MAX_TOKENS);
+        let mut batches_of_prompt: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (number, rows) in by_prompt.iter().enumerate() {
+            assert!(n_read(&conversations, std::slice::from_ref(rows)) <= MAX_TOKENS);
+            rows.iter().for_each(|row| batches_of_prompt.entry(prompts[*row]).or_default().push(number));
+        }
+        assert_eq!(batches_of_prompt.len(), 40);
+        assert!(
+            batches_of_prompt.values().all(|batches| batches.len() == 5 && batches.windows(2).all(|w| w[0] == w[1]))
+        );
+        let n_tokens: usize = conversations.iter().map(Vec::len).sum();
+        // Tokens, how many of them are read in batches by length and by prompt, and how many batches there are.
+        let figures = (
+            n_tokens,
+            n_read(&conversations, &by_row),
+            n_read(&conversations, &by_prompt),
+            by_row.len(),
+            by_prompt.len(),
+        );
+        assert_eq!(figures, (48_756, 48_055, 25_508, 13, 7));
+    }
+
+    /// A row is a batch's as before where nothing is shared: cut by length.
+    #[test]
+    fn conversations_that_are_read_whole_are_cut_by_length() {
+        let conversations: Vec<Vec<u32>> = [3, 5, 4, 5].map(|n| vec![7; n]).into();
+        assert_eq!(batches(&conversations, &Family::singles(&conversations), 9), [vec![1], vec![3, 2], vec![0]]);
+    }
 }

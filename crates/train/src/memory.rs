@@ -10,7 +10,7 @@ use crate::backward::Kept;
 use crate::optimizer::{Keeping, Master};
 
 /// Copies in f32 of a chunk of logits that a composed head keeps and makes.
-const COMPOSED_LOGITS: usize = 7;
+const COMPOSED_LOGITS: usize = 9;
 
 /// What decides the memory of training besides the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
