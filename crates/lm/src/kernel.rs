@@ -16,6 +16,8 @@ mod blocks;
 mod cube;
 #[cfg(feature = "cube")]
 mod elements;
+#[cfg(feature = "cube")]
+mod flash;
 mod flex;
 pub mod glu;
 mod half;
@@ -44,6 +46,8 @@ use crate::weights::values;
 
 pub use adamw::AdamWSpec;
 pub use attention::{AttentionSpec, CacheLayout, CachedSegment, MAX_SCORES, Rope, SlotCopy};
+#[cfg(feature = "cube")]
+pub use cube::AttentionKernel;
 pub use glu::Activation;
 pub use head::{CHUNK_BYTES, CHUNKS_TOGETHER};
 pub use norm::RmsNormSpec;

@@ -363,7 +363,7 @@ impl Places {
 }
 
 /// Where each packed row stands in its sequence.
-fn positions(segments: &[Segment]) -> Arc<[u32]> {
+pub fn positions(segments: &[Segment]) -> Arc<[u32]> {
     segments.iter().flat_map(|segment| segment.prefix.len() as u32..segment.n_tokens() as u32).collect()
 }
 

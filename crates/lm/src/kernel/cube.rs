@@ -3,22 +3,82 @@
 
 use std::sync::Arc;
 
-use burn::backend::Cube;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Tensor;
+use cubecl::ir::DeviceProperties;
 
 use super::elements::Elements;
 use super::rows::product;
 use super::{
     Activation, AdamWSpec, AttentionSpec, CacheLayout, CachedSegment, Kernels, PlainKernels, RmsNormSpec, SlotCopy,
-    blocks, plain, vocabulary,
+    blocks, flash, plain, vocabulary,
 };
 use crate::nn::index;
 use crate::packed::Segment;
 use crate::precision::Precision;
 
 type GpuTensor = FloatTensor<Cube>;
+
+/// The two attentions over packed sequences that a GPU has. What one keeps for the backward pass serves the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKernel {
+    /// Products of the backend with kernels between them, on every device and in every precision.
+    Blocks,
+    /// Kernels that keep scores on the chip, in bf16 on tensor cores.
+    Flash,
+}
+
+impl AttentionKernel {
+    /// The one that runs for these queries: flash where the device, the precision and the head dim allow it.
+    pub fn suited(q: &Tensor<2>, spec: &AttentionSpec) -> Self {
+        let serves = |device: &DeviceProperties| flash::serves(spec, Precision::of(q), device);
+        if properties(q).as_ref().is_some_and(serves) { Self::Flash } else { Self::Blocks }
+    }
+
+    /// Whether it runs for these queries at all, be it by imitation.
+    pub fn runs(self, q: &Tensor<2>, spec: &AttentionSpec) -> bool {
+        let runs = |device: &DeviceProperties| flash::runs(spec, Precision::of(q), device);
+        self == Self::Blocks || properties(q).as_ref().is_some_and(runs)
+    }
+
+    /// Output `[n, h · d]` in the precision of the queries, and the logarithms `[n, h]` of the softmax's sums, nats, f32; off
+    /// the tape.
+    pub fn forward(
+        self,
+        [q, k, v]: [Tensor<2>; 3],
+        segments: &[Segment],
+        spec: &AttentionSpec,
+    ) -> (Tensor<2>, Tensor<2>) {
+        match self {
+            Self::Blocks => blocks::forward(q, k, v, segments, spec),
+            Self::Flash => flash::forward(q, k, v, segments, spec),
+        }
+    }
+
+    /// Gradients with respect to queries, keys and values, from the logarithms of a forward pass and the gradient of its
+    /// output.
+    pub fn backward(
+        self,
+        inputs: [Tensor<2>; 3],
+        lse_nh: Tensor<2>,
+        grad: Tensor<2>,
+        segments: &[Segment],
+        spec: &AttentionSpec,
+    ) -> [Tensor<2>; 3] {
+        match self {
+            Self::Blocks => blocks::backward(inputs, lse_nh, grad, segments, spec),
+            Self::Flash => flash::backward(inputs, lse_nh, grad, segments, spec),
+        }
+    }
+}
+
+/// Of the device of a tensor, if it is CubeCL's.
+fn properties(tensor: &Tensor<2>) -> Option<DeviceProperties> {
+    let tensor = tensor.clone().try_into_primitive::<Cube>().ok()?;
+    Some(tensor.device().client().properties().clone())
+}
 
 fn lift<const D: usize>(tensor: GpuTensor) -> Tensor<D> {
     Tensor::from_primitive::<Cube>(tensor)
@@ -51,7 +111,8 @@ impl Kernels for Cube {
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> (GpuTensor, GpuTensor) {
-        let (out, lse) = blocks::forward(lift(q), lift(k), lift(v), &segments, &spec);
+        let inputs = [q, k, v].map(lift);
+        let (out, lse) = AttentionKernel::suited(&inputs[0], &spec).forward(inputs, &segments, &spec);
         (lower(out), lower(lse))
     }
 
@@ -64,7 +125,9 @@ impl Kernels for Cube {
         segments: Arc<[Segment]>,
         spec: Arc<AttentionSpec>,
     ) -> (GpuTensor, GpuTensor, GpuTensor) {
-        let [dq, dk, dv] = blocks::backward([q, k, v].map(lift), lift(lse), lift(grad), &segments, &spec);
+        let inputs = [q, k, v].map(lift);
+        let kernel = AttentionKernel::suited(&inputs[0], &spec);
+        let [dq, dk, dv] = kernel.backward(inputs, lift(lse), lift(grad), &segments, &spec);
         (lower(dq), lower(dk), lower(dv))
     }
 
@@ -187,8 +250,8 @@ impl Caches {
                 (start - segment.rows.len()..start).into()
             })
             .collect();
-        let [q, k, v] = sides.clone().map(|side| side.select(0, at(&whole_rows)));
-        let (of_whole, _) = blocks::forward(q, k, v, &packed, spec);
+        let inputs = sides.clone().map(|side| side.select(0, at(&whole_rows)));
+        let (of_whole, _) = AttentionKernel::suited(&inputs[0], spec).forward(inputs, &packed, spec);
         if others.is_empty() {
             return of_whole;
         }
