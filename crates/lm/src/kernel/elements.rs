@@ -24,7 +24,7 @@ use burn_cubecl::ops::numeric::empty_device_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::rows::cube::element;
+use super::rows::cube::{element, lanes};
 use super::{Activation, AdamWSpec, AttentionSpec, CacheLayout, RmsNormSpec, SlotCopy};
 use crate::precision::Precision;
 
@@ -263,9 +263,9 @@ fn wide(tensor: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
     empty_device_dtype(tensor.client.clone(), tensor.device.clone(), shape.into(), Precision::F32.dtype())
 }
 
-/// As many units as a tensor has elements.
-pub(super) fn one_each(tensor: &CubeTensor) -> (CubeCount, CubeDim) {
-    let n = tensor.shape().num_elements();
+/// As many units as a tensor has vectors of `n_lanes`.
+pub(super) fn one_each(tensor: &CubeTensor, n_lanes: usize) -> (CubeCount, CubeDim) {
+    let n = tensor.shape().num_elements() / n_lanes;
     let dim = CubeDim::new(&tensor.client, n);
     (cubecl::calculate_cube_count_elemwise(&tensor.client, n, dim), dim)
 }

@@ -31,6 +31,9 @@ type GpuTensor = FloatTensor<CubeBackend>;
 /// Units of a cube, at most; a power of two.
 const MAX_UNITS: u32 = 256;
 
+/// Units of a cube, at least, where the device allows as many: those that a GPU runs together.
+const FEWEST_UNITS: usize = 32;
+
 impl Rows for CubeBackend {
     fn product(lhs: GpuTensor, rhs: GpuTensor) -> GpuTensor {
         matmul(lhs, rhs, None, MatmulStrategy::default(), DType::F32)
@@ -99,6 +102,14 @@ impl RowLaunch {
         let n_rows = narrow(matrix.shape()[0]);
         Self { count: CubeCount::Static(n_rows, 1, 1), dim: CubeDim::new_1d(n_units), n_units: n_units as usize }
     }
+
+    /// For rows that are read in vectors of `n_lanes`: a unit has two to four of them, but in the narrowest rows.
+    pub fn of_vectors(matrix: &CubeTensor, n_lanes: usize) -> Self {
+        let Self { count, dim: _, n_units } = Self::of(matrix);
+        let n_vectors = (matrix.shape()[1] / n_lanes).max(1);
+        let n_units = (n_vectors.next_power_of_two() / 4).max(FEWEST_UNITS).min(n_units);
+        Self { count, dim: CubeDim::new_1d(narrow(n_units)), n_units }
+    }
 }
 
 pub fn narrow(n: usize) -> u32 {
@@ -114,6 +125,18 @@ pub fn elements(held: Precision) -> ElemType {
 
 pub fn element(tensor: &CubeTensor) -> ElemType {
     elements(if tensor.dtype == DType::BF16 { Precision::Bf16 } else { Precision::F32 })
+}
+
+/// How many neighbouring numbers a unit reads and writes together: 16 bytes of the widest of the tensors, or the part of that
+/// which divides the `width` of what lies end to end. Memory is as fast as many readings are under way, and the fewer
+/// instructions each takes, the more of them are.
+pub fn lanes(tensors: &[&CubeTensor], width: usize) -> usize {
+    let widest = tensors.iter().map(|tensor| tensor.dtype.size()).max().unwrap_or(1);
+    let mut n_lanes = (16 / widest).max(1);
+    while !width.is_multiple_of(n_lanes) {
+        n_lanes /= 2;
+    }
+    n_lanes
 }
 
 /// An empty tensor on the device of another.

@@ -15,7 +15,7 @@ impl Sums for CubeBackend {
             return sum;
         }
         let (sum, part) = (owned(sum), into_contiguous(part));
-        let (count, dim) = one_each(&part);
+        let (count, dim) = one_each(&part, 1);
         let (rows, d) = (words(&rows, &part.device), narrow(part.shape()[1]));
         add_kernel::launch(
             &sum.client.clone(),
