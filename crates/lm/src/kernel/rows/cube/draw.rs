@@ -16,8 +16,7 @@ pub fn drawn(logits: GpuTensor, uniforms: &[f32], spec: Option<DrawSpec>) -> Gpu
     let uniforms = CubeBackend::float_from_data(TensorData::new(uniforms.to_vec(), [uniforms.len()]), &logits.device);
     let RowLaunch { count, dim, n_units } = RowLaunch::of(&logits);
     let n_columns = narrow(logits.shape()[1]);
-    let open = DrawSpec { temperature: 1.0, top_k: None, top_p: None, min_p: None };
-    let DrawSpec { temperature, top_k, top_p, min_p } = spec.unwrap_or(open);
+    let draw = DrawLaunch::of(n_columns, spec, n_units);
     draw_kernel::launch(
         &logits.client.clone(),
         count,
@@ -25,15 +24,41 @@ pub fn drawn(logits: GpuTensor, uniforms: &[f32], spec: Option<DrawSpec>) -> Gpu
         logits.into_tensor_arg(),
         uniforms.into_tensor_arg(),
         out.clone().into_tensor_arg(),
-        n_columns,
-        temperature,
-        top_k.map(narrow).filter(|k| *k < n_columns).unwrap_or(0),
-        top_p.unwrap_or(1.0),
-        min_p.filter(|p| *p > 0.0).map_or(-f32::INFINITY, f32::ln),
-        spec.is_none(),
-        n_units,
+        draw,
     );
     out
+}
+
+/// A [`DrawSpec`] and the rows it meets, as a kernel takes them.
+#[derive(CubeType, CubeLaunch)]
+struct Draw {
+    n_columns: u32,
+    temperature: f32,
+    /// 0 where their number is no limit.
+    top_k: u32,
+    /// 1 where their weight is no limit.
+    top_p: f32,
+    min_score: f32,
+    #[cube(comptime)]
+    is_greedy: bool,
+    #[cube(comptime)]
+    n_units: usize,
+}
+
+impl DrawLaunch {
+    fn of(n_columns: u32, spec: Option<DrawSpec>, n_units: usize) -> Self {
+        let open = DrawSpec { temperature: 1.0, top_k: None, top_p: None, min_p: None };
+        let DrawSpec { temperature, top_k, top_p, min_p } = spec.unwrap_or(open);
+        Self {
+            n_columns,
+            temperature,
+            top_k: top_k.map(narrow).filter(|k| *k < n_columns).unwrap_or(0),
+            top_p: top_p.unwrap_or(1.0),
+            min_score: min_p.filter(|p| *p > 0.0).map_or(-f32::INFINITY, f32::ln),
+            is_greedy: spec.is_none(),
+            n_units,
+        }
+    }
 }
 
 /// Floors that are tried in one reading of a row.
@@ -44,18 +69,16 @@ const N_READINGS: u32 = 11;
 
 /// The highest score below which nothing is missed: where the tokens at or above it are `wanted` in number, or in weight.
 #[cube]
-#[expect(clippy::too_many_arguments, reason = "a launch has one argument a number")]
 fn floor_of(
     logits: &Tensor<f32>,
-    n_columns: u32,
+    draw: &Draw,
     largest: f32,
-    temperature: f32,
     above: f32,
     wanted: f32,
     shared: &mut Shared<[f32]>,
     #[comptime] by_weight: bool,
 ) -> f32 {
-    let row = CUBE_POS * n_columns as usize;
+    let row = CUBE_POS * draw.n_columns as usize;
     let mut low = -f32::new(LOWEST);
     let mut width = f32::new(LOWEST);
     for _ in 0..N_READINGS {
@@ -66,8 +89,8 @@ fn floor_of(
             found[tried as usize] = f32::new(0.0);
         }
         let mut at = UNIT_POS;
-        while at < n_columns {
-            let score = (logits[row + at as usize] - largest) / temperature;
+        while at < draw.n_columns {
+            let score = (logits[row + at as usize] - largest) / draw.temperature;
             if score > low && score >= above {
                 let mut weight = f32::new(1.0);
                 if by_weight {
@@ -98,42 +121,32 @@ fn floor_of(
 
 /// Reads a row three times where nothing is filtered, and eleven times more for each of `top_k` and `top_p`.
 #[cube(launch)]
-#[expect(clippy::too_many_arguments, reason = "a launch has one argument a number")]
-fn draw_kernel(
-    logits: &Tensor<f32>,
-    uniforms: &Tensor<f32>,
-    out: &mut Tensor<f32>,
-    n_columns: u32,
-    temperature: f32,
-    top_k: u32,
-    top_p: f32,
-    min_score: f32,
-    #[comptime] is_greedy: bool,
-    #[comptime] n_units: usize,
-) {
-    let mut shared = Shared::new_slice(n_units);
-    let (largest, sum) = largest_and_sum(logits, n_columns, f32::new(1.0), &mut shared, false);
+fn draw_kernel(logits: &Tensor<f32>, uniforms: &Tensor<f32>, out: &mut Tensor<f32>, draw: Draw) {
+    let (is_greedy, n_columns) = (comptime!(draw.is_greedy), draw.n_columns);
+    let mut shared = Shared::new_slice(comptime!(draw.n_units));
+    let numbers = logits.as_vectorized();
+    let (largest, sum) = largest_and_sum(numbers, n_columns, f32::new(1.0), &mut shared, false);
     let row = CUBE_POS * n_columns as usize;
     let none = -f32::new(2.0 * LOWEST);
     let mut floor = none;
-    if top_k > 0 {
-        let wanted = f32::cast_from(top_k);
-        floor = max(floor, floor_of(logits, n_columns, largest, temperature, none, wanted, &mut shared, false));
+    if draw.top_k > 0 {
+        let wanted = f32::cast_from(draw.top_k);
+        floor = max(floor, floor_of(logits, &draw, largest, none, wanted, &mut shared, false));
     }
-    if top_p < f32::new(1.0) {
+    if draw.top_p < f32::new(1.0) {
         let mut left = f32::new(0.0);
         let mut at = UNIT_POS;
         while at < n_columns {
-            let score = (logits[row + at as usize] - largest) / temperature;
+            let score = (logits[row + at as usize] - largest) / draw.temperature;
             if score >= floor {
                 left += score.exp();
             }
             at += CUBE_DIM;
         }
-        let wanted = joined_sum(&mut shared, left) * top_p;
-        floor = max(floor, floor_of(logits, n_columns, largest, temperature, floor, wanted, &mut shared, true));
+        let wanted = joined_sum(&mut shared, left) * draw.top_p;
+        floor = max(floor, floor_of(logits, &draw, largest, floor, wanted, &mut shared, true));
     }
-    floor = max(floor, min_score);
+    floor = max(floor, draw.min_score);
 
     // Each unit has a stretch of neighbouring ids, so that sums run in the order of the ids.
     let stretch = (n_columns - 1) / CUBE_DIM + 1;
@@ -144,7 +157,7 @@ fn draw_kernel(
     let mut weight = f32::new(0.0);
     let mut at = first;
     while at < end {
-        let score = (logits[row + at as usize] - largest) / temperature;
+        let score = (logits[row + at as usize] - largest) / draw.temperature;
         if score >= floor {
             weight += score.exp();
             if score > best {
@@ -193,7 +206,7 @@ fn draw_kernel(
             let mut is_found = false;
             let mut at = first;
             while at < end {
-                let score = (logits[row + at as usize] - largest) / temperature;
+                let score = (logits[row + at as usize] - largest) / draw.temperature;
                 let own = score.exp();
                 if score >= floor && own > f32::new(0.0) && !is_found {
                     chosen = at;
