@@ -25,6 +25,9 @@ const STEPS: usize = 8;
 /// What their number is a multiple of.
 const ROUNDED: usize = 256;
 
+/// What the places of a slot are a multiple of, so that keys are read in whole vectors.
+const ALIGNED: usize = 8;
+
 /// Answers every request; see [`super::generate`].
 pub fn generate<M: CausalLm>(
     model: &M,
@@ -75,7 +78,7 @@ impl<'a, M: CausalLm> Ahead<'a, M> {
         Self {
             model,
             // One slot more: the place of tokens that only round their number.
-            cache: model.new_cache(n_slots + 1, capacity),
+            cache: model.new_cache(n_slots + 1, capacity.next_multiple_of(ALIGNED)),
             capacity,
             last_n: token_ids(&vec![0; n_slots], &model.device()),
             n_drawn: vec![0; n_slots],
