@@ -332,7 +332,8 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             segments.push(CachedSegment { rows: 1..2, slot, n_past: segments[0].n_past });
             last_rows.push(1);
         }
-        let hidden = self.model.hidden_cached(token_ids(&ids, &self.model.device()), &segments.into(), &mut self.cache);
+        let ids_n = token_ids(&ids, self.model.vocab_size(), &self.model.device());
+        let hidden = self.model.hidden_cached(ids_n, &segments.into(), &mut self.cache);
         let logits = self.model.next_logits(hidden, &last_rows, &self.cache);
         let logits = values(logits);
         self.share_prompts(&mut logits_row_of_slot);

@@ -40,6 +40,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, DispatchTensor, backend_extension};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::nn::expect_known;
 use crate::packed::Segment;
 use crate::precision::Precision;
 use crate::weights::values;
@@ -193,7 +194,11 @@ pub fn glu(gate: Tensor<2>, up: Tensor<2>, activation: Activation) -> Tensor<2> 
 
 /// Log-probabilities `[m]` in nats of `targets[i]` under `softcap(hidden[i] · tableᵀ)`, with `table[w, d]`. Nothing of it is on
 /// a tape: see [`token_logps_gradient`].
+///
+/// # Panics
+/// On a target that has no row of the table.
 pub fn token_logps(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], softcap: Option<f64>) -> Tensor<1> {
+    expect_known(targets, table_wd.dims()[0]);
     let out = <Dispatch as PlainKernels>::token_logps(
         hidden_md.into_dispatch(),
         table_wd.into_dispatch(),

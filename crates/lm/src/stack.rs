@@ -32,7 +32,8 @@ pub trait Stack: Parameters + Clone {
     /// What the first block reads: `[n, d]`.
     fn embedded(&self, batch: &Packed) -> Tensor<2> {
         let embedding = self.embedding();
-        embedding.of(token_ids(batch.ids(), &embedding.table.weight_wd.device()))
+        let table_wd = embedding.table.weight_wd;
+        embedding.of(token_ids(batch.ids(), table_wd.dims()[0], &table_wd.device()))
     }
 
     /// Hidden states `[n, d]` after the final norm.

@@ -80,7 +80,7 @@ impl<'a, M: CausalLm> Ahead<'a, M> {
             // One slot more: the place of tokens that only round their number.
             cache: model.new_cache(n_slots + 1, capacity.next_multiple_of(ALIGNED)),
             capacity,
-            last_n: token_ids(&vec![0; n_slots], &model.device()),
+            last_n: token_ids(&vec![0; n_slots], model.vocab_size(), &model.device()),
             n_drawn: vec![0; n_slots],
             slots,
         }
@@ -181,7 +181,7 @@ impl<'a, M: CausalLm> Ahead<'a, M> {
             ids.resize((start + self.capacity).min(n_rounded), 0);
             segments.push(CachedSegment { rows: start..ids.len(), slot: self.slots.rows.len(), n_past: 0 });
         }
-        let ids_n = token_ids(&ids, &self.model.device());
+        let ids_n = token_ids(&ids, self.model.vocab_size(), &self.model.device());
         let hidden_nd = self.model.hidden_cached(ids_n, &segments.into(), &mut self.cache);
         pick(hidden_nd, &last_rows)
     }
