@@ -12,7 +12,7 @@ use crate::kernel::rows::cube::{RowLaunch, joined_sum, narrow};
 /// Rows whose share of the weight's gradient is summed by one cube.
 const PART: usize = 64;
 
-/// Units of such a cube: few, since a row has few vectors.
+/// Units of such a cube, at most: few, since a row has few vectors.
 const COLUMN_UNITS: u32 = 64;
 
 /// Parts that the weight's gradient comes in.
@@ -59,11 +59,11 @@ pub fn backward(x: GpuTensor, weight: GpuTensor, grad: GpuTensor, spec: RmsNormS
         norm,
         types,
     );
-    let n_vectors = narrow(d / n_lanes);
+    let (n_vectors, n_units) = (narrow(d / n_lanes), narrow(n_units).min(COLUMN_UNITS));
     weight_kernel::launch(
         &client,
-        CubeCount::Static(n_vectors.div_ceil(COLUMN_UNITS), narrow(n_parts(n)), 1),
-        CubeDim::new_1d(COLUMN_UNITS),
+        CubeCount::Static(n_vectors.div_ceil(n_units), narrow(n_parts(n)), 1),
+        CubeDim::new_1d(n_units),
         n_lanes,
         x.into_tensor_arg(),
         grad.into_tensor_arg(),
