@@ -173,7 +173,7 @@ impl Softmax {
                 #[unroll(unrolled)]
                 for register in 0..comptime!(n_wide / 2) {
                     let at = nth * n_wide + register * 2 + row;
-                    mixed[at] = mixed[at] * Pair::<f32>::new(shrink);
+                    mixed[at] *= Pair::<f32>::new(shrink);
                 }
             }
         }
@@ -200,10 +200,10 @@ impl Softmax {
                 #[unroll(unrolled)]
                 for register in 0..comptime!(n_wide / 2) {
                     let at = nth * n_wide + register * 2 + row;
-                    mixed[at] = mixed[at] * Pair::<f32>::new(part);
+                    mixed[at] *= Pair::<f32>::new(part);
                 }
                 let position = tile.first + UNIT_POS_Y * 16 + row_of(lane(nth), row);
-                if position <= tile.last && lane(nth) % 4 == 0 {
+                if position <= tile.last && column_of(lane(nth), 0usize) == 0 {
                     let at = tile.place.row(position) as usize * comptime!(cut.n_heads) + head as usize;
                     lse[at] = self.largest[nth * 2 + row] + sum.ln();
                 }

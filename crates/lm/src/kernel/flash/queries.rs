@@ -9,7 +9,7 @@
 use cubecl::prelude::*;
 
 use super::forward::{Queries, hide_unseen};
-use super::fragments::{BLOCK, Cut, Line, Pair, clear, join_quads, lane, row_of};
+use super::fragments::{BLOCK, Cut, Line, Pair, clear, column_of, join_quads, lane, row_of};
 use super::tile::{add_dots, add_mixed, bend, load, store};
 
 /// Writes `dq[n, h · d]` and `means[n, h]`. A cube for each tile and head, as in the forward pass.
@@ -108,7 +108,7 @@ fn write_rows(numbers: &Array<f32>, to: &mut Tensor<f32>, tile: &Queries, head: 
         #[unroll]
         for row in 0..2usize {
             let position = tile.first + UNIT_POS_Y * 16 + row_of(lane(nth), row);
-            if position <= tile.last && lane(nth) % 4 == 0 {
+            if position <= tile.last && column_of(lane(nth), 0usize) == 0 {
                 let at = tile.place.row(position) as usize * comptime!(cut.n_heads) + head as usize;
                 to[at] = numbers[nth * 2 + row];
             }

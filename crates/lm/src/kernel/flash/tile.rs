@@ -55,30 +55,13 @@ pub fn load<E: Float>(
     #[unroll(unrolled)]
     for step in 0..comptime!(n_all.div_ceil(n_units)) {
         let at = step * n_units + UNIT_POS as usize;
-        if comptime!(n_all % n_units == 0) {
-            load_line::<E>(stage, from, place, first, last, head, at, n_heads, cut);
-        } else if at < n_all {
-            load_line::<E>(stage, from, place, first, last, head, at, n_heads, cut);
+        let is_of_stage = if comptime!(n_all.is_multiple_of(n_units)) { true.runtime() } else { at < n_all };
+        if is_of_stage {
+            let (row, line) = (at / n_lines, at % n_lines);
+            let packed = place.row(min(first + row as u32, last)) as usize;
+            stage[row * comptime!(cut.stride()) + line] = from[(packed * n_heads + head as usize) * n_lines + line];
         }
     }
-}
-
-#[cube]
-fn load_line<E: Float>(
-    stage: &mut Shared<[Line<E>]>,
-    from: &Tensor<Line<E>>,
-    place: &Place,
-    first: u32,
-    last: u32,
-    head: u32,
-    at: usize,
-    #[comptime] n_heads: usize,
-    #[comptime] cut: Cut,
-) {
-    let n_lines = comptime!(cut.d / 8);
-    let (row, line) = (at / n_lines, at % n_lines);
-    let packed = place.row(min(first + row as u32, last)) as usize;
-    stage[row * comptime!(cut.stride()) + line] = from[(packed * n_heads + head as usize) * n_lines + line];
 }
 
 /// Adds to `sums`, a block's rows by `n_met` columns, the dot products of a block's rows of one stage with the rows of another.
