@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attention::Heads;
+
 /// What a side is asked to do, once untimed and then `n_runs` times.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
@@ -36,6 +38,8 @@ pub struct Request {
 pub enum Work {
     /// What the device can do at best.
     Ceilings { matmul_size: usize, copy_bytes: usize },
+    /// Both attentions of a GPU alone, where it has them; asked of our side only.
+    Attention { heads: Heads, n_sequences: usize, n_tokens: usize },
     /// An optimiser step of SimPO over pairs of rows.
     Train(Train),
     /// Answers to different prompts, each to its last token, batch by batch.

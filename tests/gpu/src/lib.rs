@@ -4,6 +4,7 @@
 //! that the binaries stay small enough to be carried to a machine that has a GPU and nothing else. The same checks run on
 //! the CPU in the tests of this package, which keeps them honest where there is no GPU.
 
+pub mod attention;
 pub mod bench;
 pub mod device;
 pub mod fidelity;

@@ -61,6 +61,16 @@ fn operations_in_bf16() {
     check(&kernels::findings(&subject(Precision::Bf16), kernels::Shapes::SMALL), 41);
 }
 
+/// Where the GPU's backend runs on the CPU, it imitates tensor cores.
+#[cfg(feature = "cube-cpu")]
+#[test]
+fn flash_attention_beside_blocks() {
+    let (device, _) = Place::CubeCpu.open().expect("the CPU is always there");
+    for precision in [Precision::F32, Precision::Bf16] {
+        check(&sluice_gpu::attention::findings(&Subject::new(Place::CubeCpu, &device, precision), true), 5);
+    }
+}
+
 #[test]
 fn the_job_in_f32() {
     let done = job::run(&subject(Precision::F32), &fixtures(), job::Size::PART);

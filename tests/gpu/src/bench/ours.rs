@@ -10,7 +10,11 @@ use burn::tensor::{Tensor, TensorData};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::device::{keep_kernels, memory_use};
 use sluice_lm::generate::{Decoding, GenerateConfig, Request as Wanted, generate};
+#[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+use sluice_lm::kernel::AttentionKernel;
 use sluice_lm::model::{CausalModel, load_causal, load_reward};
+#[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+use sluice_lm::packed::Segment;
 use sluice_lm::params::Parameters;
 use sluice_lm::precision::{Placement, Precision};
 use sluice_lm::reward::HeadDtype;
@@ -27,6 +31,7 @@ use sluice_train::trainer::{Recipe, TrainError, Trainer};
 
 use super::{Answer, Measured, Request, Train, Work};
 use crate::CheckError;
+use crate::attention::Heads;
 use crate::device::{Place, build};
 use crate::machine::process_bytes;
 use crate::training::{form_name, forms};
@@ -46,6 +51,7 @@ pub fn answer(request: &Request) -> Result<Answer, CheckError> {
     let open = || Checkpoint::open(folder);
     let (load_seconds, measured) = match work {
         Work::Ceilings { matmul_size, copy_bytes } => (0.0, bench.ceilings(*matmul_size, *copy_bytes)?),
+        Work::Attention { heads, n_sequences, n_tokens } => (0.0, bench.attention(*heads, *n_sequences, *n_tokens)?),
         Work::Train(train) => {
             // What is trained is loaded in f32.
             let load = || Ok(load_causal(&open()?, &bench.placement.device)?);
@@ -136,6 +142,40 @@ impl Bench {
             Ok(None)
         })?;
         Ok(vec![product, copy])
+    }
+
+    /// Forward and backward pass of each attention that runs here, over sequences of one length.
+    #[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+    fn attention(&self, heads: Heads, n_sequences: usize, n_tokens: usize) -> Result<Vec<Measured>, CheckError> {
+        let spec = heads.spec(n_tokens);
+        let [q, k, v, grad] = heads.inputs(n_sequences * n_tokens, &self.placement);
+        let segments: Vec<Segment> = (0..n_sequences).map(|at| (at * n_tokens..(at + 1) * n_tokens).into()).collect();
+        let mut measured = Vec::new();
+        for (name, kernel) in [("flash", AttentionKernel::Flash), ("blocks", AttentionKernel::Blocks)] {
+            if kernel.runs(&q, &spec) {
+                let inputs = || [q.clone(), k.clone(), v.clone()];
+                let (_, lse) = kernel.forward(inputs(), &segments, &spec);
+                measured.push(self.timed(&format!("{name}, forward"), "", || {
+                    let (out, _) = kernel.forward(inputs(), &segments, &spec);
+                    // Nothing is left out that is read.
+                    values(out.narrow(0, 0, 1));
+                    Ok(None)
+                })?);
+                measured.push(self.timed(&format!("{name}, backward"), "", || {
+                    let gradients = kernel.backward(inputs(), lse.clone(), grad.clone(), &segments, &spec);
+                    for gradient in gradients {
+                        values(gradient.narrow(0, 0, 1));
+                    }
+                    Ok(None)
+                })?);
+            }
+        }
+        Ok(measured)
+    }
+
+    #[cfg(not(any(feature = "cube-cpu", feature = "cuda-unfused")))]
+    fn attention(&self, _heads: Heads, _n_sequences: usize, _n_tokens: usize) -> Result<Vec<Measured>, CheckError> {
+        Ok(Vec::new())
     }
 
     fn train(

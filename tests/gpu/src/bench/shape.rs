@@ -5,6 +5,8 @@
 use clap::ValueEnum;
 use sluice_lm::config::{Attention, Config, Dtype, Gemma2Config, Head, LlamaConfig, ModelConfig};
 
+use crate::attention::Heads;
+
 /// A published model by its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
@@ -33,6 +35,8 @@ pub struct Load {
     pub new_tokens: usize,
     pub n_conversations: usize,
     pub conversation_tokens: usize,
+    /// Sequences of one length that attention alone is measured with, and the length: a micro-batch, and long ones.
+    pub attention: [(usize, usize); 2],
     /// Rows and columns of the matrices of the product that is the ceiling of products.
     pub matmul_size: usize,
     pub copy_bytes: usize,
@@ -102,6 +106,26 @@ impl Shape {
         }
     }
 
+    /// The heads of a layer, of a layer with a window where there are both.
+    pub fn heads(self) -> Option<Heads> {
+        match self.policy().or_else(|| self.reward())?.model {
+            ModelConfig::Gemma2(config) => Some(Heads {
+                n_heads: config.n_heads,
+                n_kv_heads: config.n_kv_heads,
+                head_dim: config.head_dim,
+                softcap: config.attn_softcap.map(|cap| cap as f32),
+                window: Some(config.sliding_window),
+            }),
+            ModelConfig::Llama(config) => Some(Heads {
+                n_heads: config.n_heads,
+                n_kv_heads: config.n_kv_heads,
+                head_dim: config.head_dim,
+                softcap: None,
+                window: None,
+            }),
+        }
+    }
+
     /// What it is given to do: of the published recipe, pairs of two rows of 700 tokens.
     pub fn load(self) -> Load {
         match self {
@@ -115,6 +139,7 @@ impl Shape {
                 new_tokens: 32,
                 n_conversations: 16,
                 conversation_tokens: 128,
+                attention: [(4, 128), (1, 256)],
                 matmul_size: 512,
                 copy_bytes: 64 << 20,
             },
@@ -128,6 +153,7 @@ impl Shape {
                 new_tokens: 128,
                 n_conversations: 16,
                 conversation_tokens: 1024,
+                attention: [(4, 700), (2, 8192)],
                 matmul_size: 8192,
                 copy_bytes: 4 << 30,
             },

@@ -160,6 +160,7 @@ impl Bench {
     fn shape(&mut self, shape: Shape) -> Result<(), Box<dyn Error>> {
         let load = shape.load();
         self.ceilings(&load);
+        self.attention(shape, &load);
         if let Some(config) = shape.policy() {
             let folder = self.written(&config)?;
             self.train(shape, &config, &load, folder.path());
@@ -216,6 +217,25 @@ impl Bench {
         let copied = |measured: &Measured| 2.0 * copy_bytes as f64 / measured.median_seconds() / 1e9;
         let what = format!("a number added to {} MiB", copy_bytes >> 20);
         self.row(what, "GB/s", per_side(&answers, "copy", copied), String::new());
+    }
+
+    /// Attention alone, both ways; there is no other side.
+    fn attention(&mut self, shape: Shape, load: &Load) {
+        let Some(heads) = shape.heads() else { return };
+        for (n_sequences, n_tokens) in load.attention {
+            let name = format!("{}, attention over {n_sequences} sequences of {n_tokens} tokens", shape.name());
+            let work = Work::Attention { heads, n_sequences, n_tokens };
+            let request = Request { work, ..self.request.clone() };
+            let answer = self.ours.ask(&request).map_err(|error| eprintln!("{name}, sluice: {error}")).ok();
+            self.n_failed += usize::from(answer.is_none());
+            let forward = heads.operations(n_sequences, n_tokens);
+            for measured in answer.map(|answer| answer.measured).unwrap_or_default() {
+                let operations = if measured.what.ends_with("backward") { 2.5 * forward } else { forward };
+                let rate = operations / measured.median_seconds() / 1e12;
+                let beside = self.of_ceiling(Some(rate));
+                self.row(format!("{name}: {}", measured.what), "TFLOP/s", [Some(rate), None], beside);
+            }
+        }
     }
 
     fn train(&mut self, shape: Shape, config: &Config, load: &Load, folder: &Path) {

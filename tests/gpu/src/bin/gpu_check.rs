@@ -17,7 +17,7 @@ use sluice_gpu::fixture::Fixtures;
 use sluice_gpu::machine::{commit, folder_bytes, process_bytes};
 use sluice_gpu::soak::Series;
 use sluice_gpu::verdict::{Finding, attempt, n_failed, table};
-use sluice_gpu::{CheckError, fidelity, job, kernels, objectives, soak, training};
+use sluice_gpu::{CheckError, attention, fidelity, job, kernels, objectives, soak, training};
 use sluice_lm::device::{keep_kernels, memory_use};
 
 /// The allocator of the program whose memory is looked at.
@@ -157,7 +157,9 @@ fn make(part: Part, subject: &Subject, arguments: &Arguments) -> Made {
     let findings = match part {
         Part::Start => attempt(&name, || start(subject, &fixtures, &mut measured)),
         Part::Kernels => {
-            kernels::findings(subject, if *small { kernels::Shapes::SMALL } else { kernels::Shapes::REAL })
+            let shapes = if *small { kernels::Shapes::SMALL } else { kernels::Shapes::REAL };
+            let attention = attempt("flash attention", || Ok(attention::findings(subject, *small)));
+            [kernels::findings(subject, shapes), attention].concat()
         }
         Part::Fidelity => fidelity::findings(subject, &fixtures),
         Part::Objectives => attempt(&name, || objectives::findings(subject, &fixtures)),

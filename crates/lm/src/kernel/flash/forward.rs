@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 use super::fragments::{BLOCK, Cut, Line, Pair, clear, column_of, join_quads, lane, row_of};
 use super::tile::{Place, UNSEEN, add_dots, add_mixed, bend, load, sees, store};
 
-/// A tile of queries, as `tiles` has it: see [`super::plan::QueryTile`].
+/// A tile of queries, as `tiles` has it: see [`super::plan::query_tiles`].
 #[derive(CubeType)]
 pub struct Queries {
     pub place: Place,

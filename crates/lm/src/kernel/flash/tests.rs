@@ -11,7 +11,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::*;
 use crate::kernel::attention::Rope;
-use crate::kernel::{blocks, plain as reference};
+use crate::kernel::{AttentionKernel, blocks, plain as reference};
 use crate::weights::{FreshWeights, WeightSource, values};
 
 /// Queries, keys, values and the gradient of the output, of numbers that bf16 can hold.
@@ -112,4 +112,36 @@ fn flash_attention_is_attention() {
 #[test]
 fn flash_attention_in_bf16_is_near() {
     check(Precision::Bf16, 2e-2);
+}
+
+/// The CPU imitates what it does not have; nobody who does not ask for that gets it.
+#[test]
+fn a_device_without_tensor_cores_keeps_blocks() {
+    let [spec, ..] = specs();
+    let on = |device: &Device| {
+        let [q, ..] = inputs(3, &spec, device, Precision::Bf16);
+        (AttentionKernel::suited(&q, &spec), AttentionKernel::Flash.runs(&q, &spec))
+    };
+    assert_eq!(on(&Device::cpu()), (AttentionKernel::Blocks, true));
+    assert_eq!(on(&Device::flex()), (AttentionKernel::Blocks, false));
+}
+
+#[test]
+fn tensor_cores_serve_bf16_where_the_tiles_fit() {
+    let of_cpu = Tensor::<1>::zeros([1], &Device::cpu()).try_into_primitive::<burn::backend::Cube>();
+    let mut device = of_cpu.expect("CubeCL's CPU is one of its devices").device().client().properties().clone();
+    let spec = |head_dim: usize| AttentionSpec { head_dim, ..specs()[0].clone() };
+    assert!(!serves(&spec(256), Precision::Bf16, &device));
+
+    let (half, wide) = (ElemType::Float(FloatKind::BF16), ElemType::Float(FloatKind::F32));
+    device.features.matmul.mma.insert(MmaConfig { a_type: half, b_type: half, cd_type: wide, m: 16, n: 8, k: 16 });
+    device.features.matmul.ldmatrix.insert(half);
+    (device.hardware.plane_size_min, device.hardware.plane_size_max) = (32, 32);
+    // 192 rows of 256 numbers and 8 that are left empty, 2 bytes each, and 64 numbers of 4 bytes.
+    device.hardware.max_shared_memory_size = 192 * 264 * 2 + 256;
+    assert!(serves(&spec(256), Precision::Bf16, &device));
+    assert!(!serves(&spec(256), Precision::F32, &device));
+    assert!(!serves(&spec(24), Precision::Bf16, &device) && !serves(&spec(272), Precision::Bf16, &device));
+    device.hardware.max_shared_memory_size -= 1;
+    assert!(!serves(&spec(256), Precision::Bf16, &device));
 }
