@@ -163,7 +163,7 @@ fn a_matrix_gives_one_run_and_one_table() {
         report[lr=0.01]  evaluate  run       -  never ran
         8 stages: 8 to run
           no estimate: nothing like this has run here yet
-          memory while training: tuned 143.3 MB
+          memory while training: tuned 143.1 MB
     "#]]
     .assert_eq(&plan);
     expect![[r#"
@@ -273,7 +273,7 @@ fn many_cells_are_told_in_few_lines() {
         report, 30 cells  evaluate  run       -  never ran
         64 stages: 64 to run
           no estimate: nothing like this has run here yet
-          memory while training: tuned 143.3 MB
+          memory while training: tuned 143.1 MB
     "#]]
     .assert_eq(&plan);
     assert_eq!(project.sluice(["plan", "p.yaml", "--json", "--set", &set]).ended(0).out.lines().count(), 64 + 1);

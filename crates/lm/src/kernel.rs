@@ -99,7 +99,7 @@ pub trait Kernels: Backend {
 #[backend_extension(Cube: cfg(feature = "cube"), Flex)]
 #[expect(clippy::too_many_arguments, reason = "five tensors, and what says how to read them")]
 pub trait PlainKernels: Backend {
-    /// `x · weight`.
+    /// `x · weight`; on the CPU `x` may be in f32 where the weight is in bf16.
     fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Attention of new tokens over their slots' caches; gives back output, keys and values.
@@ -231,10 +231,10 @@ pub fn token_logps_gradient(
     Tensor::from_dispatch(dhidden)
 }
 
-/// `x[n, k] · weight[k, m]`, on the tape when either is.
+/// `x[n, k] · weight[k, m]` in the precision of the weight, on the tape when either is.
 pub fn product(x: Tensor<2>, weight: &Tensor<2>) -> Tensor<2> {
     // In f32 the backend's own product is as good; on the tape it also is the one that has a gradient.
-    if Precision::of(&x) == Precision::F32 || x.is_autodiff() || weight.is_autodiff() {
+    if Precision::of(weight) == Precision::F32 || x.is_autodiff() || weight.is_autodiff() {
         return x.matmul(weight.clone());
     }
     Tensor::from_dispatch(<Dispatch as PlainKernels>::product(x.into_dispatch(), weight.clone().into_dispatch()))

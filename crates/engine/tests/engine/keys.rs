@@ -413,7 +413,7 @@ fn every_leaf_of_the_engine_is_in_the_key() {
         engine.key_schema 0 -> 1
         engine.kind train-0 -> train
         engine.numerics cpu-f32-0 -> cpu-f32
-        engine.stage_version 1 -> 2
+        engine.stage_version 2 -> 3
         engine.key_schema 0 -> 1
         engine.kind evaluate-0 -> evaluate
         engine.numerics cpu-f32-0 -> cpu-f32
@@ -556,7 +556,7 @@ fn the_key_of_each_kind_never_changes() {
         sample c36ef67bb474bc7670b20c58736b1bc30b31ea252bc75de63803255edd7b08cc
         score 79ab89150f6ab4dc70dd58cf4d507f0fb2821fab2507635af61b9d507009c5f4
         pair 295abeb5d26b2edc23977850e8796512bec576794c9f050fcae90c4e5879bd11
-        train 3df5c70ef2283650720340b75fae5579e835b57ce539af13b7380ef0e633e074
+        train f6df7958f8e28b6f2bb8d5413ddf24ca5df9a4dc92fd2053fbd41cc47406e921
         evaluate 38e965818feb08ad10f06701be5d2a431ca1ca1c7208e9a87ac50bb02ffcaa99
         sql 2505c441c3b411e377de8d45e893cacce5ce5ebf95217555467db7ab0bf45cfe
     "#]]

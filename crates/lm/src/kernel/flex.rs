@@ -156,7 +156,7 @@ impl Kernels for Flex {
 
 impl PlainKernels for Flex {
     fn product(x: CpuTensor, weight: CpuTensor) -> CpuTensor {
-        if is_half(&x) { half::product(&x, &weight) } else { Flex::float_matmul(x, weight) }
+        if is_half(&weight) { half::product(&x, &weight) } else { Flex::float_matmul(x, weight) }
     }
 
     fn cached_attention(

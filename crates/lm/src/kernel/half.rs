@@ -11,7 +11,7 @@ use burn::backend::flex::FlexDevice;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ type CpuTensor = FloatTensor<Flex>;
 /// Columns of a strip: its widened copy stays within a processor's caches.
 const STRIP: usize = 128;
 
-/// `x[m, k] · w[k, n]`, rounded to bf16.
+/// `x[m, k] · w[k, n]`, rounded to bf16. Only the weight has to be in bf16.
 pub fn product(x: &CpuTensor, weight: &CpuTensor) -> CpuTensor {
     let [m, n] = [x.shape()[0], weight.shape()[1]];
     let strips = strips(x, weight);
@@ -67,6 +67,9 @@ fn strips(x: &CpuTensor, weight: &CpuTensor) -> Vec<Vec<f32>> {
 }
 
 fn wide_matrix(x: &CpuTensor) -> CpuTensor {
+    if x.dtype() == DType::F32 {
+        return x.clone();
+    }
     let x = contiguous(x);
     wrap(elements(&x).iter().map(|value| widened(*value)).collect(), [x.shape()[0], x.shape()[1]])
 }

@@ -61,13 +61,14 @@ pub fn softcap<const D: usize>(wide: Tensor<D>, cap: Option<f32>, held: Precisio
 
 /// Log-probabilities `[m]` in nats, f32, of `targets` under `softcap(hidden · tableᵀ)`. The logits exist whole.
 pub fn token_logps(hidden_md: Tensor<2>, table_wd: Tensor<2>, targets: &[u32], cap: Option<f32>) -> Tensor<1> {
-    logps(product(hidden_md, &table_wd.transpose()), targets, cap)
+    let held = Precision::of(&hidden_md);
+    logps(wide(product(hidden_md, &table_wd.transpose())), targets, cap, held)
 }
 
-/// The same from raw logits.
-fn logps(logits_mw: Tensor<2>, targets: &[u32], cap: Option<f32>) -> Tensor<1> {
-    let (held, device) = (Precision::of(&logits_mw), logits_mw.device());
-    let logits_mw = softcap(wide(logits_mw), cap, held);
+/// The same from raw logits in f32 that have been rounded as `held`.
+fn logps(logits_mw: Tensor<2>, targets: &[u32], cap: Option<f32>, held: Precision) -> Tensor<1> {
+    let device = logits_mw.device();
+    let logits_mw = softcap(logits_mw, cap, held);
     let targets_m: Vec<i64> = targets.iter().map(|id| i64::from(*id)).collect();
     let targets_m1 = Tensor::<2, Int>::from_data(TensorData::new(targets_m, [targets.len(), 1]), &device);
     log_softmax(logits_mw, 1).gather(1, targets_m1).squeeze_dim(1)
@@ -89,7 +90,7 @@ pub fn token_logps_by_chunks(
 }
 
 /// The gradient of the hidden states under [`token_logps_by_chunks`], from that of the log-probabilities, and the flat sum
-/// with that of the table added, which is not rounded before.
+/// with that of the table added. The gradient of logits stays in f32, so that this is rounded once and the sum never.
 pub fn token_logps_gradient(
     hidden_md: Tensor<2>,
     table_wd: Tensor<2>,
@@ -98,14 +99,14 @@ pub fn token_logps_gradient(
     cap: Option<f32>,
     mut sum_n: Tensor<1>,
 ) -> (Tensor<2>, Tensor<1>) {
-    let [n_vocabulary, _] = table_wd.dims();
+    let (held, [n_vocabulary, _]) = (Precision::of(&hidden_md), table_wd.dims());
     let mut hidden_parts = Vec::new();
     for rows in chunks(targets.len(), n_vocabulary) {
         let (start, n_rows) = (rows.start, rows.len());
         let hidden_md = hidden_md.clone().narrow(0, start, n_rows);
-        let logits_mw = product(hidden_md.clone(), &table_wd.clone().transpose());
+        let logits_mw = wide(product(hidden_md.clone(), &table_wd.clone().transpose()));
         let [dlogits_mw] = gradients([logits_mw], grad_m.clone().narrow(0, start, n_rows), |[logits_mw]| {
-            logps(logits_mw, &targets[rows.clone()], cap)
+            logps(logits_mw, &targets[rows.clone()], cap, held)
         });
         hidden_parts.push(product(dlogits_mw.clone(), &table_wd));
         sum_n = product_added(sum_n, &[dlogits_mw], &hidden_md, |lhs, rhs| wide(lhs).matmul(wide(rhs)));

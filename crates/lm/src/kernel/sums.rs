@@ -115,6 +115,23 @@ mod tests {
         assert_eq!(values(rows_added(sum(), tensor(&[], [0, 2]), [])), values(sum()));
     }
 
+    /// A copy would be a second table.
+    #[test]
+    fn the_sum_stays_in_its_place() {
+        let place = |sum_n: Tensor<1>| {
+            let primitive = sum_n.try_into_primitive::<Flex>().expect("it is on the CPU");
+            (
+                primitive.as_slice::<f32>().expect("it is in f32").as_ptr(),
+                Tensor::<1>::from_primitive::<Flex>(primitive),
+            )
+        };
+        let (before, sum_n) = place(tensor(&[0.0; 6], [6]));
+        let dlogits = [tensor(&[1.0; 3], [1, 3])];
+        let sum_n = product_added(sum_n, &dlogits, &tensor(&[1.0, 2.0], [1, 2]), Tensor::matmul);
+        let (after, sum_n) = place(rows_added(sum_n, tensor(&[1.0, 2.0], [1, 2]), [2]));
+        assert_eq!((values(sum_n), after), (vec![1.0, 2.0, 1.0, 2.0, 2.0, 4.0], before));
+    }
+
     /// Three tokens' logits over a vocabulary of three, hidden size 1, in parts and in slices.
     #[test]
     fn a_product_is_added_by_slices() {
