@@ -172,7 +172,12 @@ gpu-rehearsal *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
     ptxas=()
-    if {{ just }} _libraries nvidia-cuda-nvcc==13.5.37; then ptxas=(--ptxas "$(find .venv-bench -name ptxas)"); fi
+    # Kernels are compiled with a library of the CUDA toolkit, whose assembler then says what they take of the chip.
+    if {{ just }} _libraries nvidia-cuda-nvcc-cu12==12.9.86; then
+        CUDA_PATH=$(echo "$PWD"/.venv-bench/lib/python3.*/site-packages/nvidia/cuda_nvcc)
+        export CUDA_PATH
+        ptxas=(--ptxas "$CUDA_PATH/bin/ptxas")
+    fi
     cargo build --workspace --bin gpu_rehearsal --bin bench_gpu --features cuda
     cargo build --package sluice-driver
     mkdir -p .sluice

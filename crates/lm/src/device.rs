@@ -3,7 +3,7 @@
 //! Owns finding one without falling over where there is none, and what is kept of the kernels that are compiled and chosen
 //! for it while it runs. Knows nothing of models, and nothing of how a user names a device.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
@@ -29,6 +29,13 @@ pub enum GpuError {
     None { index: usize },
     #[error("there is no cuda:{index}: this machine's GPUs are {}", listed(*.n_gpus))]
     Absent { index: usize, n_gpus: usize },
+    #[error(
+        "kernels are compiled with NVIDIA's library of mathematical functions, and there is no nvvm/libdevice/libdevice.10.bc in \
+         {}; install the CUDA toolkit or its part alone (`pip install nvidia-cuda-nvcc-cu12`), and set CUDA_PATH to the \
+         folder that has nvvm in it; elsewhere use `--device cpu`",
+        folders(looked_in)
+    )]
+    NoLibdevice { looked_in: Vec<PathBuf> },
     #[error("cuda:{index} does not start: {message}; `nvidia-smi` shows its state and who uses it")]
     Broken { index: usize, message: String },
 }
@@ -36,6 +43,11 @@ pub enum GpuError {
 /// `cuda:0 to cuda:3`.
 fn listed(n_gpus: usize) -> String {
     if n_gpus == 1 { "cuda:0 alone".to_owned() } else { format!("cuda:0 to cuda:{}", n_gpus - 1) }
+}
+
+/// `/usr/local/cuda, /opt/cuda`.
+fn folders(folders: &[PathBuf]) -> String {
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// What a GPU's allocator holds.
@@ -70,7 +82,21 @@ pub fn find_gpu(index: usize) -> Result<(), GpuError> {
     match n_gpus() {
         0 => Err(GpuError::None { index }),
         n_gpus if index >= n_gpus => Err(GpuError::Absent { index, n_gpus }),
-        _ => Ok(()),
+        _ => find_libdevice(std::env::var_os("CUDA_PATH").map(PathBuf::from)),
+    }
+}
+
+/// Looks whether kernels can be compiled that call a mathematical function: an exponential is one. The backend looks in the
+/// same places; NVRTC has the functions in itself.
+fn find_libdevice(cuda_path: Option<PathBuf>) -> Result<(), GpuError> {
+    const TOOLKITS: [&str; 4] = ["/usr/local/cuda", "/opt/cuda", "/usr/lib/cuda", "/usr"];
+    if cfg!(feature = "cuda-nvrtc") {
+        return Ok(());
+    }
+    let looked_in = cuda_path.map_or_else(|| TOOLKITS.map(PathBuf::from).into(), |folder| vec![folder]);
+    match looked_in.iter().any(|folder| folder.join("nvvm/libdevice/libdevice.10.bc").is_file()) {
+        true => Ok(()),
+        false => Err(GpuError::NoLibdevice { looked_in }),
     }
 }
 
@@ -143,6 +169,19 @@ pub fn keep_kernels(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(not(feature = "cuda-nvrtc"))]
+    #[test]
+    fn the_mathematical_functions_are_looked_for_where_the_toolkit_is() {
+        let toolkit = tempfile::tempdir().expect("a temporary folder");
+        let find = || find_libdevice(Some(toolkit.path().to_owned()));
+        let error = find().expect_err("it is empty");
+        assert!(error.to_string().contains(&format!("libdevice.10.bc in {};", toolkit.path().display())), "{error}");
+        let folder = toolkit.path().join("nvvm/libdevice");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("libdevice.10.bc"), "").expect("a file");
+        assert_eq!(find(), Ok(()));
+    }
 
     #[test]
     fn a_gpu_that_is_not_there_is_one_clear_sentence() {

@@ -16,3 +16,6 @@ pub const REPORT: &str = "STAND_IN_REPORT";
 
 /// The variable of the environment with the bytes of memory the card has, where they are not those of an H200.
 pub const MEMORY: &str = "STAND_IN_MEMORY";
+
+/// The variable of the environment with a folder that takes the code of each kernel, as `NAME.ptx`.
+pub const KERNELS: &str = "STAND_IN_KERNELS";

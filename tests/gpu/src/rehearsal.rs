@@ -69,7 +69,7 @@ impl Stage {
         let settings = [
             set("LD_LIBRARY_PATH", self.folder.path()),
             set("STAND_IN_REPORT", &report),
-            set("CUBECL_CUDA_DUMP_PTX", &self.kernels()),
+            set("STAND_IN_KERNELS", &self.kernels()),
         ];
         let arguments = settings.into_iter().chain([side.program.clone()]).chain(side.arguments.clone());
         let staged = Side { program: "env".into(), arguments: arguments.collect() };
@@ -84,7 +84,7 @@ impl Stage {
 /// What the assembler made of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Assembled {
-    /// A kernel's type with its settings, as CubeCL names it.
+    /// As CubeCL names it: the function, its types, and a digest of its settings.
     pub name: String,
     pub made: Result<Resources, String>,
 }

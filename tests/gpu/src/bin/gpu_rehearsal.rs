@@ -4,6 +4,7 @@
 //!
 //! Owns which work is rehearsed, and the tables and the JSON that come out.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use sluice_gpu::bench::side::Side;
 use sluice_gpu::bench::{Request, Work, synthetic, work};
 use sluice_gpu::device::{Form, Held, Place};
 use sluice_gpu::machine::commit;
-use sluice_gpu::rehearsal::{Asked, Assembled, Stage, assemble};
+use sluice_gpu::rehearsal::{Asked, Assembled, Resources, Stage, assemble};
 use sluice_lm::config::Config;
 use sluice_lm::precision::Precision;
 use sluice_train::optimizer::Keeping;
@@ -63,6 +64,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// A piece of work that was rehearsed.
 struct Row {
     what: String,
+    /// The first time, when kernels are compiled and chosen.
     asked: Asked,
     /// Launches of one run more, and the seconds in which the host brought them about.
     n_launches: u64,
@@ -134,7 +136,8 @@ impl Rehearsal {
         }
     }
 
-    /// Does the work with one run and with two: the difference is what a run launches.
+    /// Does the work three times: until all kernels are compiled and chosen, then with one run and with two, which differ by
+    /// what a run launches.
     fn work(&mut self, what: String, folder: &tempfile::TempDir, work: Work, predicted_bytes: Option<usize>) {
         let work = match work {
             Work::Sample { batches, n_new, temperature, top_p } => {
@@ -154,9 +157,9 @@ impl Rehearsal {
             };
             self.stage.ask(&self.side, &request)
         };
-        match ask(1).and_then(|first| Ok((first, ask(2)?))) {
-            Ok(((_, first), (answer, asked))) => {
-                let n_launches = asked.n_launches.saturating_sub(first.n_launches);
+        match ask(1).and_then(|cold| Ok((cold, ask(1)?, ask(2)?))) {
+            Ok(((_, asked), (_, first), (answer, second))) => {
+                let n_launches = second.n_launches.saturating_sub(first.n_launches);
                 let host_seconds = answer.measured.iter().map(|measured| measured.median_seconds()).sum();
                 let row = Row { what, asked, n_launches, host_seconds, predicted_bytes };
                 println!("{}", row.line());
@@ -210,21 +213,25 @@ impl Row {
     }
 }
 
-/// The kernels of this project, and of all others those that the assembler refuses or that spill.
+/// A line for each function; its variants differ in settings, of which a name has a digest.
 fn show_kernels(assembled: &[Assembled]) {
     if assembled.is_empty() {
         return;
     }
-    println!("\n{} kernels assembled\n", assembled.len());
-    println!("| kernel | registers | spilled bytes | shared bytes |");
-    println!("| --- | --- | --- | --- |");
-    for Assembled { name, made } in assembled {
-        match made {
-            Ok(made) if made.spilled_bytes > 0 || name.contains("sluice") => {
-                println!("| {name} | {} | {} | {} |", made.n_registers, made.spilled_bytes, made.shared_bytes);
-            }
-            Ok(_) => {}
-            Err(said) => println!("| {name} | refused: {} | | |", said.lines().next().unwrap_or_default()),
-        }
+    let mut functions: BTreeMap<&str, Vec<&Assembled>> = BTreeMap::new();
+    for kernel in assembled {
+        let function = kernel.name.rsplit_once('_').map_or(&*kernel.name, |(function, _digest)| function);
+        functions.entry(function).or_default().push(kernel);
+    }
+    println!("\n| kernel | variants | registers, most | spilled bytes, most | refused |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (function, variants) in functions {
+        let made = || variants.iter().filter_map(|kernel| kernel.made.as_ref().ok());
+        let most = |count: fn(&Resources) -> u32| made().map(count).max().unwrap_or_default();
+        let (n_registers, n_spilled) = (most(|made| made.n_registers), most(|made| made.spilled_bytes));
+        let refused = variants.iter().filter_map(|kernel| kernel.made.as_ref().err()).collect::<Vec<_>>();
+        let n_refused = refused.len();
+        println!("| {function} | {} | {n_registers} | {n_spilled} | {n_refused} |", variants.len());
+        refused.iter().for_each(|said| eprintln!("{function}: {said}"));
     }
 }
