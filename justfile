@@ -139,7 +139,7 @@ gpu-check *ARGS:
     case " $* " in
         *" --device cpu "*) builds=(none) ;;
         *" --device cube-cpu "*) builds=(cube-cpu) ;;
-        *) {{ just }} _gpus gpu-check || exit 0; builds=(cuda cuda-unfused) ;;
+        *) {{ just }} _gpus gpu-check || exit 0; builds=(cuda cuda-fused) ;;
     esac
     mkdir -p .sluice
     n_failed=0
@@ -190,7 +190,7 @@ gpu-bundle:
     set -euo pipefail
     folder=$(mktemp -d)
     trap 'rm -r "$folder"' EXIT
-    for build in cuda cuda-unfused; do
+    for build in cuda cuda-fused; do
         cargo build --workspace --bin gpu_check --bin bench_gpu --features "$build"
         strip -o "$folder/gpu_check-$build" "{{ built }}/gpu_check"
         if [ "$build" = cuda ]; then strip -o "$folder/bench_gpu" "{{ built }}/bench_gpu"; fi

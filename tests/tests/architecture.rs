@@ -42,6 +42,7 @@ const MAP: &[(&str, usize, &[&str])] = &[
             "sluice-stages",
         ],
     ),
+    ("sluice-driver", 0, &[]),
     ("sluice-gpu", 2, &["sluice-lm", "sluice-train"]),
     ("sluice-tests", 4, &[]),
 ];

@@ -61,16 +61,16 @@ pub struct MemoryUse {
 
 /// Whether this build can use a GPU at all.
 pub const fn is_built() -> bool {
-    cfg!(feature = "cuda-unfused")
+    cfg!(feature = "cuda")
 }
 
 /// Number of GPUs. 0 where this build has no use for them, the driver is missing, or it lists none; opens none of them.
 pub fn n_gpus() -> usize {
-    #[cfg(feature = "cuda-unfused")]
+    #[cfg(feature = "cuda")]
     {
         Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec().len()
     }
-    #[cfg(not(feature = "cuda-unfused"))]
+    #[cfg(not(feature = "cuda"))]
     0
 }
 
@@ -106,7 +106,7 @@ pub fn gpu(index: usize) -> Result<Gpu, GpuError> {
     open(index)
 }
 
-#[cfg(feature = "cuda-unfused")]
+#[cfg(feature = "cuda")]
 fn open(index: usize) -> Result<Gpu, GpuError> {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -124,7 +124,7 @@ fn open(index: usize) -> Result<Gpu, GpuError> {
     }
 }
 
-#[cfg(not(feature = "cuda-unfused"))]
+#[cfg(not(feature = "cuda"))]
 fn open(index: usize) -> Result<Gpu, GpuError> {
     Err(GpuError::NotBuilt { index })
 }

@@ -68,16 +68,16 @@ pub fn sequences(n_tokens: usize) -> Vec<Segment> {
     vec![(0..n_tokens).into(), Segment { rows: n_tokens..continued, prefix: 0..n_tokens / 3 }, (continued..end).into()]
 }
 
-#[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+#[cfg(any(feature = "cube-cpu", feature = "cuda"))]
 pub use compared::findings;
 
 /// A build for the CPU alone has neither.
-#[cfg(not(any(feature = "cube-cpu", feature = "cuda-unfused")))]
+#[cfg(not(any(feature = "cube-cpu", feature = "cuda")))]
 pub fn findings(_subject: &crate::device::Subject, _is_small: bool) -> Vec<crate::verdict::Finding> {
     Vec::new()
 }
 
-#[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+#[cfg(any(feature = "cube-cpu", feature = "cuda"))]
 mod compared {
     use burn::tensor::Tensor;
     use sluice_lm::kernel::{AttentionKernel, AttentionSpec};

@@ -56,9 +56,9 @@ impl From<Form> for Master {
 /// How this program was built, as far as the GPU's backend is concerned.
 pub fn build() -> &'static str {
     match () {
-        () if cfg!(feature = "cuda-nvrtc") => "cuda, operations fused, kernels by NVRTC",
-        () if cfg!(feature = "cuda") => "cuda, operations fused, kernels by LLVM",
-        () if cfg!(feature = "cuda-unfused") => "cuda, operations not fused, kernels by LLVM",
+        () if cfg!(feature = "cuda-nvrtc") => "cuda, kernels by NVRTC",
+        () if cfg!(feature = "cuda-fused") => "cuda, operations fused, kernels by LLVM",
+        () if cfg!(feature = "cuda") => "cuda, kernels by LLVM",
         () if cfg!(feature = "cube-cpu") => "the GPU's backend on the CPU, operations fused",
         () => "the CPU alone",
     }

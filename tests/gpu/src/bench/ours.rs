@@ -10,10 +10,10 @@ use burn::tensor::{Tensor, TensorData};
 use sluice_lm::checkpoint::Checkpoint;
 use sluice_lm::device::{keep_kernels, memory_use};
 use sluice_lm::generate::{Decoding, GenerateConfig, Request as Wanted, generate};
-#[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+#[cfg(any(feature = "cube-cpu", feature = "cuda"))]
 use sluice_lm::kernel::AttentionKernel;
 use sluice_lm::model::{CausalModel, load_causal, load_reward};
-#[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+#[cfg(any(feature = "cube-cpu", feature = "cuda"))]
 use sluice_lm::packed::Segment;
 use sluice_lm::params::Parameters;
 use sluice_lm::precision::{Placement, Precision};
@@ -145,7 +145,7 @@ impl Bench {
     }
 
     /// Forward and backward pass of each attention that runs here, over sequences of one length.
-    #[cfg(any(feature = "cube-cpu", feature = "cuda-unfused"))]
+    #[cfg(any(feature = "cube-cpu", feature = "cuda"))]
     fn attention(&self, heads: Heads, n_sequences: usize, n_tokens: usize) -> Result<Vec<Measured>, CheckError> {
         let spec = heads.spec(n_tokens);
         let [q, k, v, grad] = heads.inputs(n_sequences * n_tokens, &self.placement);
@@ -173,7 +173,7 @@ impl Bench {
         Ok(measured)
     }
 
-    #[cfg(not(any(feature = "cube-cpu", feature = "cuda-unfused")))]
+    #[cfg(not(any(feature = "cube-cpu", feature = "cuda")))]
     fn attention(&self, _heads: Heads, _n_sequences: usize, _n_tokens: usize) -> Result<Vec<Measured>, CheckError> {
         Ok(Vec::new())
     }
