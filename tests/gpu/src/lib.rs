@@ -54,6 +54,8 @@ pub enum CheckError {
     Prompts(#[from] serde_json::Error),
     #[error("write a checkpoint")]
     Checkpoints(#[from] WriteError),
+    #[error("read {}", file.display())]
+    Read { file: PathBuf, source: std::io::Error },
     #[error("write {}", file.display())]
     Write { file: PathBuf, source: std::io::Error },
     #[error(transparent)]

@@ -44,7 +44,7 @@ impl Stage {
             move |source| CheckError::Write { file, source }
         };
         let folder = tempfile::tempdir().map_err(written(driver))?;
-        let driver = fs::canonicalize(driver).map_err(written(driver))?;
+        let driver = fs::canonicalize(driver).map_err(|source| CheckError::Read { file: driver.to_owned(), source })?;
         // Both names that programs look for, so that a driver of the machine is never found first.
         for name in ["libcuda.so", "libcuda.so.1"] {
             let link = folder.path().join(name);
@@ -74,7 +74,7 @@ impl Stage {
         let arguments = settings.into_iter().chain([side.program.clone()]).chain(side.arguments.clone());
         let staged = Side { program: "env".into(), arguments: arguments.collect() };
         let answer = staged.ask(request).map_err(|error| CheckError::Shape { what: format!("an answer: {error}") })?;
-        let text = fs::read_to_string(&report).map_err(|source| CheckError::Write { file: report.clone(), source })?;
+        let text = fs::read_to_string(&report).map_err(|source| CheckError::Read { file: report.clone(), source })?;
         let asked = serde_json::from_str(&text)
             .map_err(|error| CheckError::Shape { what: format!("a report in {}: {error}", report.display()) })?;
         Ok((answer, asked))
@@ -102,7 +102,7 @@ pub struct Resources {
 
 /// Hands every kernel of a folder to `ptxas`.
 pub fn assemble(ptxas: &Path, kernels: &Path) -> Result<Vec<Assembled>, CheckError> {
-    let entries = fs::read_dir(kernels).map_err(|source| CheckError::Write { file: kernels.to_owned(), source })?;
+    let entries = fs::read_dir(kernels).map_err(|source| CheckError::Read { file: kernels.to_owned(), source })?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.sort();
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -173,6 +173,7 @@ mod tests {
             let found = fs::canonicalize(stage.folder.path().join(name)).expect("the link leads somewhere");
             assert_eq!(found, fs::canonicalize(driver.path()).expect("it is there"));
         }
-        assert!(Stage::new(Path::new("not/there")).is_err());
+        let error = Stage::new(Path::new("not/there")).expect_err("nothing is there");
+        assert_eq!(error.to_string(), "read not/there");
     }
 }

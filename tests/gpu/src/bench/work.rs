@@ -53,11 +53,11 @@ pub fn training_bytes(place: Place, config: &Config, load: &Load, precision: Pre
 }
 
 /// Answers to different prompts, batch by batch.
-pub fn sample(config: &Config, load: &Load) -> Work {
+pub fn sample(config: &Config, load: &Load, batches: &[usize]) -> Work {
     let vocabulary = config.model.vocab_size();
     let prompts = |n: usize| (0..n).map(|at| row(at, 0, 0, load.prompt_tokens, vocabulary)).collect();
     Work::Sample {
-        batches: load.batches.iter().map(|n| prompts(*n)).collect(),
+        batches: batches.iter().map(|n| prompts(*n)).collect(),
         n_new: load.new_tokens,
         temperature: 0.8,
         top_p: 0.95,

@@ -269,7 +269,7 @@ impl Bench {
 
     fn sample(&mut self, shape: Shape, config: &Config, load: &Load, folder: &Path) {
         let Load { batches, prompt_tokens, new_tokens, .. } = *load;
-        let work = work::sample(config, load);
+        let work = work::sample(config, load, &batches);
         let answers = self.both(&format!("{}, sampling", shape.name()), folder, work);
         for n in batches {
             let (what, name) = (format!("sample {n}"), format!("{}, sampling {n} answers", shape.name()));

@@ -131,7 +131,7 @@ impl Rehearsal {
         // One process a batch: what a larger one has taken would stay with a smaller one.
         for n in load.batches {
             let predicted = work::sampling_bytes(PLACE, config, load, PRECISION, n);
-            let sample = work::sample(config, &Load { batches: [n; 3], ..*load });
+            let sample = work::sample(config, load, &[n]);
             self.work(format!("{}, sampling {n}", shape.name()), folder, sample, Some(predicted));
         }
     }
@@ -139,12 +139,6 @@ impl Rehearsal {
     /// Does the work three times: until all kernels are compiled and chosen, then with one run and with two, which differ by
     /// what a run launches.
     fn work(&mut self, what: String, folder: &tempfile::TempDir, work: Work, predicted_bytes: Option<usize>) {
-        let work = match work {
-            Work::Sample { batches, n_new, temperature, top_p } => {
-                Work::Sample { batches: batches.into_iter().take(1).collect(), n_new, temperature, top_p }
-            }
-            other => other,
-        };
         let ask = |n_runs: usize| {
             let request = Request {
                 device: PLACE.to_string(),
@@ -181,7 +175,7 @@ impl Rehearsal {
         n_failed += assembled.iter().filter(|kernel| kernel.made.is_err()).count();
         show_kernels(&assembled);
         let commit = commit(&PathBuf::from("."));
-        println!("\nno GPU: nothing was computed, and no time was taken; commit {commit}");
+        println!("\nno GPU: nothing was computed, and the seconds are those of the host alone; commit {commit}");
         if let Some(file) = &arguments.json {
             let rows: Vec<Value> = rows.iter().map(Row::json).collect();
             let report = json!({"commit": commit, "n_failed": n_failed, "rows": rows, "kernels": assembled});
